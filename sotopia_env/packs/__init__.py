@@ -1,0 +1,1 @@
+"""The built-in tasks: `everyday` (written by hand, judged) and `outcome` (generated, computed)."""

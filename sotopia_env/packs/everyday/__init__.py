@@ -1,0 +1,1 @@
+"""Scenes and characters written by hand: `characters.jsonl` and `tasks.jsonl`."""

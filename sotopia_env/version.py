@@ -1,0 +1,3 @@
+"""The version of this package; recorded in every episode."""
+
+__version__ = "0.1.0"

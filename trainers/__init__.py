@@ -1,0 +1,1 @@
+"""From episodes to better policies. Nothing here yet: this release holds the environment."""
