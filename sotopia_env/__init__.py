@@ -179,9 +179,7 @@ def env(
 
     from sotopia_env.aec import SocialAECEnv
 
-    return OrderEnforcingWrapper(
-        SocialAECEnv(tasks, judge, reward, max_turns, turn_order, on_judge_error, render_mode)
-    )
+    return OrderEnforcingWrapper(SocialAECEnv(tasks, judge, reward, max_turns, turn_order, on_judge_error, render_mode))
 
 
 def _register() -> None:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,8 +24,7 @@ MAX_ARGUMENT_LENGTH = 4096
 """Longest argument of an action, in characters."""
 
 
-@dataclass(frozen=True, slots=True)
-class Action:
+class Action(NamedTuple):
     """One move: a type out of `ACTION_TYPES` and its text.
 
     Attributes:
@@ -42,6 +40,7 @@ class Action:
 
 NOTHING = Action("none")
 LEAVE = Action("leave")
+_ACTION_KEYS = frozenset(("action_type", "argument"))
 
 
 def is_text(value: object, max_length: int = MAX_ARGUMENT_LENGTH) -> bool:
@@ -68,25 +67,26 @@ def as_action(value: object, agent: str) -> Action:
     Raises:
         InvalidActionError: If it is none of these, or outside the action space.
     """
-    if type(value) is Action:
-        kind: Any = value.action_type
-        argument: Any = value.argument
-        if kind in ACTION_INDEX and is_text(argument):
+    kind: Any
+    argument: Any
+    if isinstance(value, Action):
+        kind, argument, _ = value
+        if isinstance(kind, str) and kind in ACTION_INDEX and is_text(argument):
             return value
-    elif isinstance(value, Mapping):
-        extra = value.keys() - {"action_type", "argument"}
-        if extra:
+    elif isinstance(value, dict) or isinstance(value, Mapping):  # noqa: SIM101 - the ABC check is ten times dearer
+        if extra := value.keys() - _ACTION_KEYS:
             raise InvalidActionError(
                 f"Action of {agent!r} has unknown keys {sorted(map(str, extra))}. "
                 "Allowed: 'action_type' and 'argument'."
             )
         kind, argument = value.get("action_type"), value.get("argument", "")
-        if isinstance(kind, np.ndarray) and kind.shape == ():
-            kind = kind.item()
-        if isinstance(kind, (int, np.integer)) and not isinstance(kind, bool):
-            kind = ACTION_TYPES[kind] if 0 <= kind < len(ACTION_TYPES) else int(kind)
+        if not isinstance(kind, str):
+            if isinstance(kind, np.ndarray) and kind.shape == ():
+                kind = kind.item()
+            if isinstance(kind, (int, np.integer)) and not isinstance(kind, bool):
+                kind = ACTION_TYPES[kind] if 0 <= kind < len(ACTION_TYPES) else int(kind)
         if isinstance(kind, str) and kind in ACTION_INDEX and is_text(argument):
-            return Action(kind, str(argument))
+            return Action(kind, argument)
     else:
         raise InvalidActionError(
             f"Action of {agent!r} is {value!r:.200}, but must be a sotopia_env.Action or a mapping "
@@ -130,7 +130,7 @@ _LABELLED = re.compile(
 )
 
 
-class UnreadableReply(ValueError):
+class UnreadableReplyError(ValueError):
     """Raised inside the package when a model's reply cannot be read; its text is shown to the model."""
 
 
@@ -148,15 +148,15 @@ def parse_reply(reply: str) -> Action:
         The action. Speech is kept character for character.
 
     Raises:
-        UnreadableReply: If no reading is possible; its message says what is missing.
+        UnreadableReplyError: If no reading is possible; its message says what is missing.
     """
     if not isinstance(reply, str) or not reply.strip():
-        raise UnreadableReply("the reply is empty")
+        raise UnreadableReplyError("the reply is empty")
     problem = "the reply holds no JSON object with 'action_type' and 'argument'"
     for candidate in reversed(_json_objects(reply)):
         try:
             return _from_object(candidate)
-        except UnreadableReply as error:
+        except UnreadableReplyError as error:
             problem = str(error)
             break  # the last object is the answer; an earlier one was a draft
     else:
@@ -171,7 +171,7 @@ def parse_reply(reply: str) -> Action:
         quoted = re.fullmatch(r'\s*(?:\w[\w .\'’-]{0,60}?\s*(?:said|says)?\s*:)?\s*"(?P<text>.+)"\s*', text, re.DOTALL)
         if quoted:
             return _checked("speak", quoted["text"])
-    raise UnreadableReply(problem)
+    raise UnreadableReplyError(problem)
 
 
 def _json_objects(text: str) -> list[dict[str, Any]]:
@@ -195,13 +195,13 @@ def _json_objects(text: str) -> list[dict[str, Any]]:
 def _from_object(value: dict[str, Any]) -> Action:
     kind, argument = value.get("action_type"), value.get("argument", "")
     if not isinstance(kind, str):
-        raise UnreadableReply(f"'action_type' must be one of {list(ACTION_TYPES)}, got {kind!r:.80}")
+        raise UnreadableReplyError(f"'action_type' must be one of {list(ACTION_TYPES)}, got {kind!r:.80}")
     if argument is None:
         argument = ""
     if isinstance(argument, (int, float)) and not isinstance(argument, bool):
         argument = str(argument)
     if not isinstance(argument, str):
-        raise UnreadableReply(f"'argument' must be a string, got {argument!r:.80}")
+        raise UnreadableReplyError(f"'argument' must be a string, got {argument!r:.80}")
     return _checked(_kind(kind), argument)
 
 
@@ -209,17 +209,17 @@ def _kind(name: str) -> str:
     lowered = " ".join(name.lower().replace("_", " ").split())
     lowered = _SPOKEN_NAMES.get(lowered, lowered)
     if lowered not in ACTION_INDEX:
-        raise UnreadableReply(f"'action_type' must be one of {list(ACTION_TYPES)}, got {name!r:.80}")
+        raise UnreadableReplyError(f"'action_type' must be one of {list(ACTION_TYPES)}, got {name!r:.80}")
     return lowered
 
 
 def _checked(kind: str, argument: str) -> Action:
     if len(argument) > MAX_ARGUMENT_LENGTH:
-        raise UnreadableReply(
+        raise UnreadableReplyError(
             f"'argument' has {len(argument)} characters; at most {MAX_ARGUMENT_LENGTH} are allowed"
         )
     if not is_text(argument):
-        raise UnreadableReply("'argument' holds characters that cannot be encoded as UTF-8")
+        raise UnreadableReplyError("'argument' holds characters that cannot be encoded as UTF-8")
     return Action(kind, argument)
 
 

@@ -43,7 +43,7 @@ class SocialAECEnv(AECEnv[str, Observation, object]):
         on_judge_error: str = "raise",
         render_mode: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._session = Session(tasks, judge, reward, max_turns, turn_order, on_judge_error, render_mode)
         self._renderer = Renderer(self._session)
         self._generator: np.random.Generator | None = None
@@ -79,7 +79,7 @@ class SocialAECEnv(AECEnv[str, Observation, object]):
         """Bring PettingZoo's bookkeeping in line with the session's conversation."""
         conversation = self._session.conversation
         self._moves = {}
-        self._skip_agent_selection = None
+        self._skip_agent_selection = None  # type: ignore[assignment]
         self.agents = [] if conversation.is_over else self.possible_agents[:]
         self.rewards = dict.fromkeys(self.agents, 0.0)
         self._cumulative_rewards = dict.fromkeys(self.agents, 0.0)
@@ -171,7 +171,7 @@ class SocialAECEnv(AECEnv[str, Observation, object]):
             self.agent_selection = waiting[0]
         self._renderer.restart()
 
-    def render(self) -> str | None:  # type: ignore[override]
+    def render(self) -> str | None:
         """Public events as text ("ansi"), or print what is new ("human")."""
         return self._renderer.render()
 

@@ -47,7 +47,7 @@ def run(value: Awaitable[T] | T) -> T:
         raise RuntimeError("aio.run was called on the package's event loop; await the value there instead.")
     future = asyncio.run_coroutine_threadsafe(_awaited(value), loop())
     try:
-        return cast(T, future.result())
+        return future.result()
     except KeyboardInterrupt:
         future.cancel()
         concurrent.futures.wait([future], timeout=30)

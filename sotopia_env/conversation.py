@@ -59,9 +59,7 @@ class Conversation:
         table: What binds so far under the task's rules, or `None` if the task has none.
     """
 
-    def __init__(
-        self, task: Task, *, seed: int, max_turns: int = 20, turn_order: TurnOrder = "round-robin"
-    ) -> None:
+    def __init__(self, task: Task, *, seed: int, max_turns: int = 20, turn_order: TurnOrder = "round-robin") -> None:
         if turn_order not in TURN_ORDERS:
             raise ConfigurationError(unknown("turn order", turn_order, TURN_ORDERS))
         if not isinstance(max_turns, int) or max_turns < 1:
@@ -80,9 +78,7 @@ class Conversation:
         self._last_seat = -1
         draws = random.Random(seed)
         self._backgrounds = backgrounds(task)
-        self._facts = tuple(
-            f'{head}, "seed": {draws.getrandbits(32)}}}' for head in fact_heads(task)
-        )
+        self._facts = tuple(f'{head}, "seed": {draws.getrandbits(32)}}}' for head in fact_heads(task))
         # One uniform number per turn, drawn up front: the order never depends on what is said.
         self._order = [draws.random() for _ in range(max_turns)] if turn_order == "random" else []
         self._seen: dict[str, tuple[ObservedEvent, ...]] = dict.fromkeys(task.agents, ())
@@ -133,30 +129,21 @@ class Conversation:
         turn = self.turn
         silent = True
         made: list[Event] = []
-        for agent, move in moves.items():
-            kind = move.action_type
-            made.append(
-                Event(
-                    turn=turn,
-                    speaker=agent,
-                    action_type=kind,  # type: ignore[arg-type]
-                    argument=move.argument,
-                    parse_failure=move.parse_failure,
-                )
-            )
-            if kind == "leave" or (kind != "none" and move.argument.strip()):
-                silent = False
-        for event in made:
+        leaving = acting = False
+        for agent, (kind, argument, failure) in moves.items():
+            event = Event(turn=turn, speaker=agent, action_type=kind, argument=argument, parse_failure=failure)  # type: ignore[arg-type]
+            made.append(event)
             self._record(event)
-        if self.table is not None:
+            leaving = leaving or kind == "leave"
+            acting = acting or kind == "action"
+            silent = silent and kind != "leave" and (kind == "none" or not argument.strip())
+        if acting and self.table is not None:
             for author, note in self.table.play(made):
-                self._record(
-                    Event(turn=turn, speaker=ENVIRONMENT, action_type="speak", argument=note, to=(author,))
-                )
-        for event in made:
-            if event.action_type == "leave":
-                self.present.remove(event.speaker)
-                self._gone.add(event.speaker)
+                self._record(Event(turn=turn, speaker=ENVIRONMENT, action_type="speak", argument=note, to=(author,)))
+        if leaving:
+            gone = [event.speaker for event in made if event.action_type == "leave"]
+            self.present = [agent for agent in self.present if agent not in gone]
+            self._gone.update(gone)
         self.turn = turn + 1
         self._silent_turns = self._silent_turns + 1 if silent else 0
         self._last_seat = int(made[-1].speaker[6:])
@@ -180,18 +167,18 @@ class Conversation:
         elif self.turn_order == "random":
             self.movers = (self.present[int(self._order[self.turn] * len(self.present))],)
         else:
-            count = len(self.agents)
-            seats = ((self._last_seat + step) % count for step in range(1, count + 1))
-            self.movers = (next(self.agents[s] for s in seats if self.agents[s] not in self._gone),)
+            seat = (self._last_seat + 1) % len(self.agents)
+            while self.agents[seat] in self._gone:
+                seat = (seat + 1) % len(self.agents)
+            self.movers = (self.agents[seat],)
 
     def _record(self, event: Event) -> None:
         self.events.append(event)
-        observed = ObservedEvent(event.turn, event.speaker, ACTION_INDEX[event.action_type], event.argument)
-        for agent in self.agents:
-            if agent not in self._gone and (
-                event.to is None or agent in event.to or agent == event.speaker
-            ):
-                self._seen[agent] += (observed,)
+        observed = (ObservedEvent(event.turn, event.speaker, ACTION_INDEX[event.action_type], event.argument),)
+        seen, to = self._seen, event.to
+        for agent in self.present:
+            if to is None or agent in to or agent == event.speaker:
+                seen[agent] += observed
 
     # --- seeing ---------------------------------------------------------------------------------
 

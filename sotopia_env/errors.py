@@ -1,20 +1,20 @@
 """Every exception this package raises on purpose.
 
-    SotopiaEnvError
-    ├── ConfigurationError (ValueError)     arguments that do not fit together, or an unknown name
-    │   ├── TaskNotFoundError (LookupError) no such pack, family, split or task id
-    │   └── MissingExtraError (ImportError) an optional dependency is not installed
-    ├── TaskFormatError (ValueError)        a task or character record that cannot be used
-    ├── InvalidActionError (ValueError)     an action outside its space, or none where one is due
-    ├── ResetNeededError (gymnasium's)      step or observe without a running episode
-    ├── ModelError (RuntimeError)           a model call that failed for good
-    ├── JudgeError (RuntimeError)           no complete verdict; never replaced by a score
-    └── StoreError (RuntimeError)           an episode store that cannot be opened or read
+SotopiaEnvError
+├── ConfigurationError (ValueError)     arguments that do not fit together, or an unknown name
+│   ├── TaskNotFoundError (LookupError) no such pack, family, split or task id
+│   └── MissingExtraError (ImportError) an optional dependency is not installed
+├── TaskFormatError (ValueError)        a task or character record that cannot be used
+├── InvalidActionError (ValueError)     an action outside its space, or none where one is due
+├── ResetNeededError (gymnasium's)      step or observe without a running episode
+├── ModelError (RuntimeError)           a model call that failed for good
+├── JudgeError (RuntimeError)           no complete verdict; never replaced by a score
+└── StoreError (RuntimeError)           an episode store that cannot be opened or read
 
-    try:
-        env.step(actions)
-    except sotopia_env.JudgeError as error:
-        keep(error.episode)                  # nothing that was paid for is lost
+try:
+env.step(actions)
+except sotopia_env.JudgeError as error:
+keep(error.episode)                  # nothing that was paid for is lost
 """
 
 from __future__ import annotations
@@ -77,9 +77,7 @@ class JudgeError(SotopiaEnvError, RuntimeError):
         episode: The finished episode, where the caller had one; it holds every event.
     """
 
-    def __init__(
-        self, message: str, *, reply: str | None = None, episode: Episode | None = None
-    ) -> None:
+    def __init__(self, message: str, *, reply: str | None = None, episode: Episode | None = None) -> None:
         super().__init__(message)
         self.reply = reply
         self.episode = episode

@@ -83,9 +83,7 @@ class SocialParallelEnv(ParallelEnv[str, Observation, object]):
 
     def step(
         self, actions: Mapping[str, object]
-    ) -> tuple[
-        dict[str, Observation], dict[str, float], dict[str, bool], dict[str, bool], dict[str, Info]
-    ]:
+    ) -> tuple[dict[str, Observation], dict[str, float], dict[str, bool], dict[str, bool], dict[str, Info]]:
         """Play one turn.
 
         Args:
@@ -104,25 +102,24 @@ class SocialParallelEnv(ParallelEnv[str, Observation, object]):
         conversation = session.conversation
         agents = self.agents
         moves = conversation.check(actions)
-        ignored = {agent: session.ignored(agent, actions) for agent in agents}
+        ignored = {agent: agent not in moves and session.ignored(agent, actions) for agent in agents}
         conversation.apply_checked(moves)
         if self.render_mode == "human":
             self._renderer.refresh()
         if conversation.ended_by is None:
             rewards = dict.fromkeys(agents, 0.0)
-            terminations = truncations = None
+            terminations = dict.fromkeys(agents, False)
+            truncations = dict.fromkeys(agents, False)
         else:
             self.agents = []
             rewards = dict(session.finish().rewards)
             terminations = dict.fromkeys(agents, conversation.ended_by != "turn_limit")
             truncations = dict.fromkeys(agents, conversation.ended_by == "turn_limit")
-        return (
-            {agent: conversation.view(agent) for agent in agents},
-            rewards,
-            terminations or dict.fromkeys(agents, False),
-            truncations or dict.fromkeys(agents, False),
-            {agent: session.info(agent, ignored[agent]) for agent in agents},
-        )
+        observations, infos = {}, {}
+        for agent in agents:
+            observations[agent] = conversation.view(agent)
+            infos[agent] = session.info(agent, ignored[agent])
+        return observations, rewards, terminations, truncations, infos
 
     def episode(self) -> Episode:
         """The record of the current or just finished episode; an operator's view, never an agent's."""
@@ -145,7 +142,7 @@ class SocialParallelEnv(ParallelEnv[str, Observation, object]):
         self.agents = [] if self._session.conversation.is_over else self.possible_agents[:]
         self._renderer.restart()
 
-    def render(self) -> str | None:  # type: ignore[override]
+    def render(self) -> str | None:
         """Public events as text ("ansi"), or print what is new ("human")."""
         return self._renderer.render()
 

@@ -24,7 +24,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import combinations, product
+from itertools import combinations, groupby, product
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sotopia_env.errors import unknown
@@ -59,7 +59,7 @@ class Outcomes:
     top: float
 
     def gains(self, values: Sequence[float]) -> list[float]:
-        """x of every seat, for the seats' values of one result. Only where there is a zone."""
+        """X of every seat, for the seats' values of one result. Only where there is a zone."""
         return [(u - d) / (b - d) for u, d, b in zip(values, self.no_deal, self.best, strict=True)]
 
     def is_pareto(self, values: Sequence[float]) -> bool:
@@ -497,7 +497,8 @@ class DonateRules(Rules):
         return {(a, w): (float(a), w - a) for a in amounts}, (0.0, 0.0)
 
     def value(self, task: Task, result: Result) -> tuple[float, ...]:
-        amount, w = result  # type: ignore[misc]
+        amount: float = result[0]  # type: ignore[index]
+        w: float = result[1]  # type: ignore[index]
         return (float(amount), w - amount)
 
     def check(self, task: Task) -> None:
@@ -744,15 +745,10 @@ def replay_table(task: Task, events: Sequence[Event]) -> Table:
     """Play recorded events on a fresh table, turn by turn."""
     table = table_for(task)
     assert table is not None, "only called for tasks with rules"
-    start = 0
-    while start < len(events):
-        stop = start
-        while stop < len(events) and events[stop].turn == events[start].turn:
-            stop += 1
-        table.play([event for event in events[start:stop] if event.speaker != "environment"])
-        if table.result is not None:
-            break
-        start = stop
+    binding = [event for event in events if event.action_type == "action" and event.speaker != "environment"]
+    for _, turn in groupby(binding, key=lambda event: event.turn):
+        if table.result is None:
+            table.play(list(turn))
     return table
 
 
@@ -771,8 +767,7 @@ def outcomes(task: Task) -> Outcomes:
     if not zone:
         return Outcomes(values, no_deal, no_deal, zone=False, top=0.0)
     best = tuple(
-        max((us[i] for result, us in values.items() if rules.enough(ok[result], i)), default=no_deal[i])
-        for i in seats
+        max((us[i] for result, us in values.items() if rules.enough(ok[result], i)), default=no_deal[i]) for i in seats
     )
     if any(b <= d for b, d in zip(best, no_deal, strict=True)):
         return Outcomes(values, no_deal, best, zone=True, top=0.0)

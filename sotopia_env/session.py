@@ -132,7 +132,7 @@ class Session:
 
     def info(self, agent: str, ignored: bool = False) -> Info:
         """One agent's info: fresh mask, whether its action was ignored, and on the last step how it ended."""
-        conversation = self.conversation
+        conversation = self._conversation or self.conversation
         info: Info = {
             "action_mask": {"action_type": conversation.available_actions(agent), "argument": None},
             "ignored": ignored,
@@ -146,12 +146,14 @@ class Session:
         return info
 
     def ignored(self, agent: str, actions: Mapping[str, object]) -> bool:
-        """Whether `agent` sent something without having the turn; doing nothing is never ignored."""
-        if agent in self.conversation.movers or agent not in actions:
+        """Whether `agent`, which has no turn, sent something all the same; doing nothing is never ignored."""
+        if agent not in actions:
             return False
         sent = actions[agent]
-        kind = sent.get("action_type") if isinstance(sent, Mapping) else getattr(sent, "action_type", sent)
-        return not (kind == "none" or (isinstance(kind, (int, np.integer, np.ndarray)) and np.ndim(kind) == 0 and kind == 0))
+        kind = sent.get("action_type") if isinstance(sent, (dict, Mapping)) else getattr(sent, "action_type", sent)
+        if isinstance(kind, (int, np.integer, np.ndarray)):
+            return not (np.ndim(kind) == 0 and kind == 0)
+        return kind != "none"
 
     # --- the end ----------------------------------------------------------------------------------
 
@@ -175,7 +177,7 @@ class Session:
             if self.on_judge_error == "raise":
                 raise
             return self.ending
-        except Exception as foreign:  # noqa: BLE001 - a user's judge may raise anything; none of it is a score
+        except Exception as foreign:
             failure = JudgeError(f"Judge {self.judge.name!r} failed: {one_line(foreign)}")
             self.ending = Ending(dict.fromkeys(agents, math.nan), {agent: {} for agent in agents}, one_line(failure))
             failure.episode = self.episode()
@@ -257,9 +259,7 @@ class Session:
             self.ending = Ending(rewards, {agent: self.verdict.values(agent) for agent in self.possible_agents})
         elif snapshot.get("error") is not None:
             agents = self.possible_agents
-            self.ending = Ending(
-                dict.fromkeys(agents, math.nan), {agent: {} for agent in agents}, snapshot["error"]
-            )
+            self.ending = Ending(dict.fromkeys(agents, math.nan), {agent: {} for agent in agents}, snapshot["error"])
 
     # --- rendering ------------------------------------------------------------------------------------
 
@@ -329,7 +329,9 @@ class Renderer:
     def render(self) -> str | None:
         """The environment's `render`: text in "ansi" mode, `None` in "human" mode, which prints as it goes."""
         if self._session.render_mode is None:
-            raise ConfigurationError("render() needs a render mode. Make the environment with render_mode='ansi' or 'human'.")
+            raise ConfigurationError(
+                "render() needs a render mode. Make the environment with render_mode='ansi' or 'human'."
+            )
         if self._session.render_mode == "ansi":
             return self._session.render_text()
         self.refresh()

@@ -18,7 +18,7 @@ from sotopia_env.specs import make_agent
 from sotopia_env.tasks import Task
 
 if TYPE_CHECKING:
-    from sotopia_env.agents import Agent
+    from sotopia_env.specs import Agent
 
 
 class SocialEnv(gymnasium.Env[Observation, Any]):
@@ -55,7 +55,9 @@ class SocialEnv(gymnasium.Env[Observation, Any]):
             raise ConfigurationError(f"seat is {seat!r}, but must be a whole number from 0 to {len(agents) - 1}.")
         self.agent = agents[seat]
         others = [agent for agent in agents if agent != self.agent]
-        chosen = list(partner) if isinstance(partner, Sequence) and not isinstance(partner, str) else [partner] * len(others)
+        chosen = (
+            list(partner) if isinstance(partner, Sequence) and not isinstance(partner, str) else [partner] * len(others)
+        )
         if len(chosen) != len(others):
             raise ConfigurationError(
                 f"partner names {len(chosen)} agents, but {len(others)} other seats need one: pass one for all or "
@@ -73,9 +75,7 @@ class SocialEnv(gymnasium.Env[Observation, Any]):
         """The tasks that `reset` draws from."""
         return self._session.tasks
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, Info]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, Info]:
         """Begin a conversation and play partners up to the learner's first turn; else as the parallel form."""
         super().reset(seed=seed)
         self._session.begin(self.np_random, options)
@@ -141,7 +141,7 @@ class SocialEnv(gymnasium.Env[Observation, Any]):
         self._delivered = bool(snapshot.get("delivered", self._session.ending is not None))
         self._renderer.restart()
 
-    def render(self) -> str | None:  # type: ignore[override]
+    def render(self) -> str | None:
         """Public events as text ("ansi"), or print what is new ("human")."""
         return self._renderer.render()
 

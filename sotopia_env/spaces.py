@@ -33,9 +33,7 @@ class UnicodeText(gymnasium.Space[str]):
     categories to mask, has no effect.
     """
 
-    def __init__(
-        self, max_length: int, *, seed: int | np.random.Generator | None = None
-    ) -> None:
+    def __init__(self, max_length: int, *, seed: int | np.random.Generator | None = None) -> None:
         self.max_length = int(max_length)
         super().__init__(dtype=str, seed=seed)
 

@@ -41,7 +41,8 @@ def make_agent(spec: str | Agent, *, base_url: str | None = None, api_key: str |
 
     Args:
         spec: One of `AGENT_FORMS`. Model options follow a question mark: `openai/gpt-4o?temperature=0.7`.
-        base_url, api_key: For `openai/...`; default `OPENAI_BASE_URL` and `OPENAI_API_KEY`.
+        base_url: For `openai/...`; default `OPENAI_BASE_URL`, else OpenAI's own.
+        api_key: For `openai/...`; default `OPENAI_API_KEY`.
 
     Raises:
         ConfigurationError: If the spec names nothing known, or its object is no agent.
@@ -78,9 +79,7 @@ def make_agent(spec: str | Agent, *, base_url: str | None = None, api_key: str |
     raise ConfigurationError(unknown("agent", spec, AGENT_FORMS, _nearby(spec)))
 
 
-def make_judge(
-    spec: str | Judge | None, *, base_url: str | None = None, api_key: str | None = None
-) -> Judge | None:
+def make_judge(spec: str | Judge | None, *, base_url: str | None = None, api_key: str | None = None) -> Judge | None:
     """Make a judge from a spec string; a judge, or `None` for no verdict, comes back as it is.
 
     Raises:

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from sotopia_env.errors import ConfigurationError, TaskFormatError, TaskNotFoundError, unknown
 
@@ -97,8 +97,8 @@ class Task(Record):
     seats: tuple[Seat, ...] = Field(min_length=2)
     tags: tuple[str, ...] = ()
 
-    @model_validator(mode="after")
-    def _cast_fits(self) -> Task:
+    def model_post_init(self, context: object, /) -> None:
+        """Check that the cast fits; once, when the task is made."""
         ids = [seat.character.id for seat in self.seats]
         twice = sorted({i for i in ids if ids.count(i) > 1})
         if twice:
@@ -107,7 +107,6 @@ class Task(Record):
             from sotopia_env.rules import check_task
 
             check_task(self)
-        return self
 
     @cached_property
     def agents(self) -> tuple[str, ...]:
@@ -158,9 +157,8 @@ def profile_known_to(task: Task, viewer: int, other: int) -> str:
     text = ", ".join(parts) + "."
     if who.public_info:
         text += f" {who.public_info}"
-    if own or task.relationship in ("friend", "partner", "family"):
-        if who.personality:
-            text += f" {who.personality}"
+    if (own or task.relationship in ("friend", "partner", "family")) and who.personality:
+        text += f" {who.personality}"
     if own and who.secret:
         text += f" Your secret, which nobody else knows: {who.secret}"
     return text
@@ -287,9 +285,7 @@ def _lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, value
 
 
-def _with_cast(
-    value: dict[str, Any], characters: dict[str, CharacterProfile], file: Path, line: int
-) -> dict[str, Any]:
+def _with_cast(value: dict[str, Any], characters: dict[str, CharacterProfile], file: Path, line: int) -> dict[str, Any]:
     seats = value.get("seats")
     if not isinstance(seats, list):
         return value  # validation says what is missing
@@ -307,16 +303,15 @@ def _with_cast(
     return {**value, "seats": filled}
 
 
-def _validated(
-    kind: type[RecordType], value: dict[str, Any], file: Path, line: int
-) -> RecordType:
+def _validated(kind: type[RecordType], value: dict[str, Any], file: Path, line: int) -> RecordType:
     try:
         return kind.model_validate(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         field = ".".join(str(part) for part in first["loc"]) or "the record"
         message = first["msg"].removeprefix("Value error, ")
-        raise TaskFormatError(f"{file}, line {line}, field {field!r}: {message}; got {first['input']!r:.80}.") from error
+        found = f"got {first['input']!r:.80}"
+        raise TaskFormatError(f"{file}, line {line}, field {field!r}: {message}; {found}.") from error
 
 
 def resolve_tasks(tasks: str | Path | Task | Sequence[Task]) -> list[Task]:

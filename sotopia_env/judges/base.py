@@ -63,9 +63,15 @@ def check_reward(judge: Judge | None, reward: Reward, tasks: Iterable[Task]) -> 
             f"reward is {reward!r}, but must be a dimension, {OVERALL!r}, a mapping of weights, or a callable."
         )
     if isinstance(reward, Mapping):
-        bad = {k: w for k, w in reward.items() if isinstance(w, bool) or not isinstance(w, (int, float)) or not math.isfinite(w)}
+        bad = {
+            k: w
+            for k, w in reward.items()
+            if isinstance(w, bool) or not isinstance(w, (int, float)) or not math.isfinite(w)
+        }
         if bad or not reward:
-            raise ConfigurationError(f"reward weights must be finite numbers by dimension, at least one; got {reward!r}.")
+            raise ConfigurationError(
+                f"reward weights must be finite numbers by dimension, at least one; got {reward!r}."
+            )
     known = DIMENSION_NAMES if judge is None else tuple(scales_of(judge))
     needed = needed_dimensions(reward)
     for name in needed:
@@ -91,7 +97,9 @@ def check_verdict(verdict: object, episode: Episode, judge: Judge) -> Verdict:
         JudgeError: If it is not.
     """
     if not isinstance(verdict, Verdict):
-        raise JudgeError(f"Judge {judge.name!r} returned {verdict!r:.200} instead of a sotopia_env.Verdict.", episode=episode)
+        raise JudgeError(
+            f"Judge {judge.name!r} returned {verdict!r:.200} instead of a sotopia_env.Verdict.", episode=episode
+        )
     agents = set(episode.task.agents)
     if verdict.scores.keys() != agents:
         raise JudgeError(
@@ -103,7 +111,8 @@ def check_verdict(verdict: object, episode: Episode, judge: Judge) -> Verdict:
         for name, score in scores.items():
             if name not in scales:
                 raise JudgeError(
-                    f"Judge {judge.name!r} gave {agent!r} a score on " + unknown("dimension", name, scales), episode=episode
+                    f"Judge {judge.name!r} gave {agent!r} a score on " + unknown("dimension", name, scales),
+                    episode=episode,
                 )
             problem = out_of_range(scales[name], score.value)
             if problem:

@@ -50,7 +50,9 @@ class OutcomeJudge:
         for seat, agent in enumerate(episode.task.agents):
             own = {"goal": Score(value=outcome.goal[seat], reason=outcome.reasons[seat])}
             if outcome.financial is not None:
-                own["financial_and_material_benefits"] = Score(value=outcome.financial[seat], reason=outcome.reasons[seat])
+                own["financial_and_material_benefits"] = Score(
+                    value=outcome.financial[seat], reason=outcome.reasons[seat]
+                )
             secret = outcome.secret[seat]
             if secret is not None:
                 own["secret"] = Score(value=secret, reason="the secret value was said" if secret else "never said")

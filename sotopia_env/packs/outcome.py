@@ -37,9 +37,7 @@ Facts = tuple[dict[str, Any], list[dict[str, Any]]]
 """Public terms, and private facts by seat."""
 
 
-def generate(
-    family: str | None, *, split: str, n: int, seed: int, seats: int | None = None
-) -> list[Task]:
+def generate(family: str | None, *, split: str, n: int, seed: int, seats: int | None = None) -> list[Task]:
     """Make `n` tasks of one family, or of the two-seat families in turn.
 
     Raises:
@@ -84,7 +82,8 @@ def make_task(family: str, *, split: str, seed: int, index: int, seats: int | No
                 relationship=relationship,  # type: ignore[arg-type]
                 terms={"rules": family, **terms},
                 seats=tuple(
-                    Seat(character=person, goal=_goal(wording, i), private=private[i]) for i, person in enumerate(people)
+                    Seat(character=person, goal=_goal(wording, i), private=private[i])
+                    for i, person in enumerate(people)
                 ),
             )
         except ValidationError:
@@ -100,7 +99,10 @@ def _goal(wording: Wording, seat: int) -> str:
 
 def _public(family: str, thing: str, terms: dict[str, Any]) -> str:
     if family == "divide":
-        items = [f"{count} {item}{'s' if count > 1 and not item.endswith('s') else ''}" for item, count in terms["items"].items()]
+        items = [
+            f"{count} {item}{'s' if count > 1 and not item.endswith('s') else ''}"
+            for item, count in terms["items"].items()
+        ]
         return ", ".join(items[:-1]) + " and " + items[-1]
     return thing
 
