@@ -321,6 +321,11 @@ PHRASES: dict[str, tuple[str, ...]] = {
     "bye/tough": ("I have heard enough. Goodbye.", "This is wasting my time."),
     "bye/stubborn": ("Then not. Goodbye.", "I told you how it is. Goodbye."),
     "bye/soft": ("I am sorry that it did not work out. Take care.", "Sorry, I have to go. Be well."),
+    "bye small": (
+        "I have to go now. It was good to talk to you.",
+        "Let us leave it there for today. Goodbye.",
+        "That is all from me for now. Take care.",
+    ),
     "patient": (
         "I am listening.",
         "Tell me what you think.",

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, cast
 from sotopia_env.actions import ACTION_TYPES
 from sotopia_env.episodes import ENVIRONMENT, Event
 from sotopia_env.rules import RULES, Result, Table
-from sotopia_env.tasks import CharacterProfile, Seat, Task
+from sotopia_env.tasks import Task
 
 LAST_TURN = 19
 """Number of the last turn under the usual limit of 20; the real limit is not part of an observation."""
@@ -42,7 +42,16 @@ class Facts(NamedTuple):
     rules: str
     """Name of the rule set, or "" if nothing binds."""
     task: Task
-    """The public terms in the form the rules read; its seats hold no facts."""
+    """What the rules read of a task while it is played: public terms and the number of seats."""
+
+
+@dataclass(frozen=True, slots=True)
+class _PublicTask:
+    """Stands for the task, whose private facts an agent does not know: rules play on public terms alone."""
+
+    terms: dict[str, Any]
+    agents: tuple[str, ...]
+    seats: tuple[None, ...]
 
 
 @lru_cache(maxsize=2048)
@@ -51,10 +60,9 @@ def parse_facts(text: str) -> Facts:
     facts = json.loads(text)
     terms = facts["terms"]
     rules = terms.get("rules", "")
-    nobody = Seat.model_construct(character=CharacterProfile.model_construct(id="", name=""), goal="", private={})
-    # Not validated: the private facts that validation asks for are not ours to know.
-    task = Task.model_construct(id="", terms=terms, seats=(nobody,) * len(facts["names"]))
-    return Facts(facts["names"], terms, facts["private"], facts["seed"], rules if rules in RULES else "", task)
+    names = facts["names"]
+    task = cast("Task", _PublicTask(terms, tuple(names), (None,) * len(names)))
+    return Facts(names, terms, facts["private"], facts["seed"], rules if rules in RULES else "", task)
 
 
 @dataclass(slots=True)

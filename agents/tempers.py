@@ -39,10 +39,10 @@ class Temper:
         return self.opening - (self.opening - self.closing) * progress**self.curve
 
 
-FAIR = Temper("fair", 0.75, 0.3, 1.0, 0.15, True, True, "open", 3, 2, 3)
-TOUGH = Temper("tough", 0.95, 0.55, 2.5, 0.35, False, False, "coy", 4, 1, 2)
+FAIR = Temper("fair", 0.8, 0.25, 1.0, 0.15, True, True, "open", 3, 2, 3)
+TOUGH = Temper("tough", 0.95, 0.45, 2.5, 0.25, False, False, "coy", 4, 1, 2)
 SOFT = Temper("soft", 0.6, 0.08, 0.6, 0.03, True, False, "open", 3, 3, 3)
-STUBBORN = Temper("stubborn", 0.6, 0.6, 1.0, 0.45, False, False, "coy", 2, 2, 1)
-DECEPTIVE = Temper("deceptive", 0.9, 0.35, 1.5, 0.2, False, False, "false", 3, 2, 2)
+STUBBORN = Temper("stubborn", 0.5, 0.5, 1.0, 0.35, False, False, "coy", 2, 2, 1)
+DECEPTIVE = Temper("deceptive", 0.9, 0.3, 1.5, 0.15, False, False, "false", 3, 2, 2)
 
 TEMPERS = {temper.name: temper for temper in (FAIR, TOUGH, SOFT, STUBBORN, DECEPTIVE)}

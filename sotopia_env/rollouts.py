@@ -40,6 +40,9 @@ ON_ERROR = ("record", "raise")
 _logger = logging.getLogger(__name__)
 
 _PLAN_CHUNK = 500
+_BACKLOG = 100
+"""Finished episodes that may wait for the store before playing pauses."""
+
 _YIELD_EVERY = 4
 """Turns played in place before other work on the event loop gets its go."""
 
@@ -224,13 +227,12 @@ class _Engine:
         self.played: dict[int, Episode] = {}
         self.bar = _Bar(len(self.tasks) * repeats, progress)
         self._unwritten: list[Episode] = []
-        self._writes: set[asyncio.Task[None]] = set()
+        self._writer: asyncio.Task[None] | None = None
 
     # --- the whole ------------------------------------------------------------------------------
 
     async def run(self) -> Sequence[Episode]:
         """Play, judge and store everything."""
-        self._write_lock = asyncio.Lock()
         self._threads = ThreadPoolExecutor(self.concurrency, thread_name_prefix="sotopia-env-agent")
         jobs = self._jobs()
         count = min(self.concurrency, len(self.tasks) * self.repeats)
@@ -243,7 +245,8 @@ class _Engine:
                     worker.cancel()
                 results = await asyncio.gather(*workers, return_exceptions=True)
                 # What has finished is written, also when the rest is called off.
-                results += await asyncio.gather(*self._writes, return_exceptions=True)
+                if self._writer is not None:
+                    results += await asyncio.gather(self._writer, return_exceptions=True)
                 self._threads.shutdown(wait=False, cancel_futures=True)
         for result in results:
             if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
@@ -427,22 +430,23 @@ class _Engine:
     # --- keeping --------------------------------------------------------------------------------
 
     async def _keep(self, job: _Job, episode: Episode) -> None:
-        """Hold an episode in memory, or come back when it is committed to the store."""
+        """Hold an episode in memory, or have it written to the store as soon as the commit under way is done."""
         if self.store is None:
             self.played[job.index] = episode
             return
         self._unwritten.append(episode)
-        write = asyncio.create_task(self._write(self.store))
-        self._writes.add(write)
-        write.add_done_callback(self._writes.discard)
-        await asyncio.shield(write)  # being cancelled must not lose a finished episode
+        if self._writer is None or self._writer.done():
+            if self._writer is not None:
+                self._writer.result()  # an earlier write that failed stops the rollout here
+            self._writer = asyncio.create_task(self._write(self.store))
+        if len(self._unwritten) >= _BACKLOG:
+            await asyncio.shield(self._writer)  # being cancelled must not lose finished episodes
 
     async def _write(self, store: EpisodeStore) -> None:
-        async with self._write_lock:
-            # Episodes that finish during a commit share the next one.
+        # Nothing waits for a full batch: what finishes during a commit shares the next one.
+        while self._unwritten:
             batch, self._unwritten = self._unwritten, []
-            if batch:
-                await asyncio.to_thread(store.add_all, batch)
+            await asyncio.to_thread(store.add_all, batch)
 
 
 class _Bar:

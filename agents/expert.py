@@ -1,0 +1,166 @@
+"""The expert: tells what helps both, reads the other, holds first, then concedes in equal steps, and closes in time.
+
+Where offers stand, it asks for the best that the other seems able to bear, waits while the other
+still moves, and from then on gives way by the same amount with every move, each time with the result
+that the other seems to like best among those good enough for itself. It takes an offer that is as
+good as its own next ask, and at its last chance any that is better than none. Where no agreement is
+possible it leaves without one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sotopia_env.actions import Action
+from sotopia_env.agents.boards import Board, best_of, board_of, likings, other_weights, ranked_items, terms_text
+from sotopia_env.agents.haggling import donor_waits, hold, opening, persuade, yields_to_twin
+from sotopia_env.agents.phrases import listing, phrase
+from sotopia_env.agents.reading import Reading, mentions
+from sotopia_env.agents.sharing import find_friend, heard_names, keep
+from sotopia_env.agents.tempers import Temper
+from sotopia_env.agents.voting import vote
+from sotopia_env.rules import Result
+
+TEMPER = Temper("expert", 1.0, 0.1, 1.0, 0.0, True, False, "open", 0, 4, 3)
+"""What it shares with the other strategies: its tone, and that it is open and listens."""
+
+_OPENING = {"bargain": 1.2, "donate": 1.2, "divide": 1.0, "schedule": 1.0}
+_CLOSING = {"bargain": 0.15, "donate": 0.15, "divide": 0.15, "schedule": 0.15}
+_HOLDS = {"bargain": 0.4, "donate": 0.4, "divide": 0.3, "schedule": 0.2}
+
+
+def expert(reading: Reading) -> Action:
+    """Choose a move in any family."""
+    rules = reading.facts.rules
+    if rules == "committee":
+        return vote(reading, TEMPER)
+    if rules == "mutual_friend":
+        return find_friend(reading, TEMPER)
+    if rules == "secret":
+        return keep(reading, TEMPER) if reading.role == "keeper" else investigate(reading)
+    return deal(reading)
+
+
+# --- bargain, divide, schedule, donate ----------------------------------------------------------------
+
+
+def deal(reading: Reading) -> Action:
+    """Choose a move where offers stand."""
+    if yields_to_twin(reading):
+        return Action("speak", phrase(reading, "patient"))
+    board = board_of(reading)
+    liking = likings(reading, board)
+    ask = asked(reading, board, liking)
+    standing = reading.standing
+    value = board.own[standing] if standing is not None else board.none - 1
+    if reading.role == "donor" and not _all_shown(reading) and not reading.is_last_chance:
+        if value < ask:
+            return donor_waits(reading, TEMPER)
+    if value >= ask or (reading.is_last_chance and value > board.none):
+        return Action("action", "accept")
+    if reading.role == "persuader" and (move := persuade(reading, TEMPER)):
+        return move
+    if not reading.mine:
+        return Action("speak", first_words(reading))
+    candidates = [result for result, own in board.own.items() if own >= ask and own > board.none]
+    if not candidates or (reading.is_last_chance and reading.turn >= 19):
+        return Action("leave", phrase(reading, "bye"))
+    offer = best_of(candidates, liking, board.own)
+    if offer == reading.my_standing:
+        return hold(reading, TEMPER)
+    return Action("action", f"offer {terms_text(reading, offer)}")
+
+
+def asked(reading: Reading, board: Board, liking: Callable[[Result], float]) -> float:
+    """The own value asked now: held at first, then lowered in equal steps."""
+    rules = reading.facts.rules
+    reach = hoped(reading, board, liking)
+    held = _HOLDS[rules]
+    gone = max(0.0, reading.progress - held) / (1 - held)
+    share = _OPENING[rules] - (_OPENING[rules] - _CLOSING[rules]) * gone
+    return min(board.none + share * (reach - board.none), max(board.own.values()))
+
+
+def hoped(reading: Reading, board: Board, liking: Callable[[Result], float]) -> float:
+    """The best own value that the other can be expected to bear."""
+    rules = reading.facts.rules
+    if rules in ("bargain", "donate"):
+        return board.reach
+    if rules == "schedule":
+        return max((own for slot, own in board.own.items() if liking(slot) > 0), default=board.reach)
+    weights = other_weights(reading)
+    pool: dict[str, int] = reading.facts.terms["items"]
+    total = sum(weights[item] * count for item, count in pool.items())
+    base = 0.0 if reading.seat == 1 else total
+    return max(own for result, own in board.own.items() if base + liking(result) >= 3)
+
+
+def first_words(reading: Reading) -> str:
+    """Opens with what the other can use: exact points in divide, times in schedule, what moves it in donate."""
+    if reading.facts.rules != "divide":
+        return opening(reading, TEMPER)
+    values: dict[str, float] = reading.facts.private["values"]
+    points = listing([f"each {item} is worth {values[item]:g}" for item in ranked_items(values)])
+    return phrase(reading, "open divide", ranking=phrase(reading, "points", points=points))
+
+
+def _all_shown(reading: Reading) -> bool:
+    shown = reading.table.shown if reading.table else []
+    return len(shown) >= int(reading.facts.terms["shows"]) or reading.progress > 0.5
+
+
+# --- secret --------------------------------------------------------------------------------------------
+
+
+def investigate(reading: Reading) -> Action:
+    """The seeker: ask, press, put values to the keeper, and answer what its reactions point to."""
+    terms = reading.facts.terms
+    secret: str = terms["secret"]
+    told = reading.table.told if reading.table else {}
+    left = [name for name in terms["facts"] if name != secret and name not in told]
+    hope = suspicions(reading)
+    best = max(hope, key=lambda value: hope[value])
+    if reading.is_last_chance:
+        return Action("action", f"answer {best}")
+    count = len(reading.mine)
+    if count == 0:
+        return Action("speak", phrase(reading, "ask fact", fact=left[0] if left else secret))
+    if count < 4:
+        return Action("speak", phrase(reading, "ask secret", secret=secret))
+    certain = hope[best] >= 5 and sum(h == hope[best] for h in hope.values()) == 1
+    asked_for = put_to(reading)
+    if not left and (certain or (len(asked_for) >= 6 and len(set(hope.values())) == 1)):
+        return Action("action", f"answer {best}")
+    suspects = [value for value in hope if hope[value] == hope[best]]
+    fresh = [value for value in suspects if value not in asked_for]
+    if certain:
+        return Action("speak", phrase(reading, "ask fact", fact=left[0]))
+    guess = fresh[:2] if fresh else suspects[:1]
+    return Action("speak", phrase(reading, "ask values", secret=secret, values=listing(guess, "or")))
+
+
+def put_to(reading: Reading) -> list[str]:
+    """The values that were put to the keeper so far."""
+    terms = reading.facts.terms
+    values = tuple(terms["facts"][terms["secret"]])
+    return [value for text in reading.said for value, _ in mentions(text, values)]
+
+
+def suspicions(reading: Reading) -> dict[str, float]:
+    """How likely each value is: 0 if denied, 9 if let slip, 6 if a keeper who denies others does not deny it."""
+    terms = reading.facts.terms
+    values = tuple(terms["facts"][terms["secret"]])
+    start = reading.seed % len(values)
+    hope = dict.fromkeys(values[start:] + values[:start], 1.0)
+    heard = [mention for text in reading.heard for mention in mentions(text, values)]
+    denied = {value for value, well in heard if not well}
+    claimed = {value for value, well in heard if well}
+    if denied:
+        hope.update(dict.fromkeys(put_to(reading), 6.0))
+    # One who names several values is lying about them.
+    hope.update(dict.fromkeys(claimed, 9.0 if len(claimed) == 1 else 0.0))
+    hope.update(dict.fromkeys(denied, 0.0))
+    return hope
+
+
+__all__ = ["expert", "heard_names"]
