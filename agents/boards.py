@@ -42,7 +42,12 @@ class Board(NamedTuple):
 def board_of(reading: Reading) -> Board:
     """The board as it is now: in donate the donor's values depend on the appeals shown."""
     shown = tuple(reading.table.shown) if reading.table else ()
-    return _board(reading.facts, reading.seat, reading.role, shown)
+    board = _board(reading.facts, reading.seat, reading.role, shown)
+    if reading.facts.rules != "schedule":
+        return board
+    slots = other_slots(reading)
+    possible = [own for slot, own in board.own.items() if slots[str(slot)] > 0]
+    return board._replace(reach=max([1.0, *possible]))
 
 
 def _board(facts: Facts, seat: int, role: str, shown: tuple[str, ...]) -> Board:
@@ -99,15 +104,21 @@ def kept_by(reading: Reading, result: Any, seat: int) -> dict[str, int]:
 # --- how well the other likes each result -----------------------------------------------------------
 
 
-def likings(reading: Reading, board: Board) -> Callable[[Result], float]:
-    """An estimate of the other's value of a result, on any scale, from what it said and offered."""
+def likings(reading: Reading, board: Board, weights: dict[str, float] | None = None) -> Callable[[Result], float]:
+    """An estimate of the other's value of a result, from what it said and offered; only its order counts in bargains.
+
+    Args:
+        reading: The view.
+        board: The own values.
+        weights: The other's value of one of each item in divide; default `other_weights`.
+    """
     if reading.facts.rules == "divide":
-        weights = other_weights(reading)
-        items = list(reading.facts.terms["items"])
-        sign = 1 if reading.seat == 1 else -1
-        signed = [sign * weights[item] for item in items]
-        # Up to a constant: what seat 0 keeps counts for it, and against seat 1.
-        return lambda result: sum(w * k for w, k in zip(signed, result, strict=True))  # type: ignore[call-overload]
+        weights = weights or other_weights(reading)
+        pool: dict[str, int] = reading.facts.terms["items"]
+        signed = [weights[item] if reading.seat == 1 else -weights[item] for item in pool]
+        # A result says what seat 0 keeps.
+        base = 0.0 if reading.seat == 1 else sum(weights[item] * count for item, count in pool.items())
+        return lambda result: base + sum(w * k for w, k in zip(signed, result, strict=True))  # type: ignore[call-overload]
     if reading.facts.rules == "schedule":
         slots = other_slots(reading)
         return lambda result: slots[str(result)]

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sotopia_env.actions import Action
+from sotopia_env.agents.beliefs import believed_weights
 from sotopia_env.agents.boards import Board, best_of, board_of, likings, other_weights, ranked_items, terms_text
 from sotopia_env.agents.haggling import donor_waits, hold, opening, persuade, yields_to_twin
 from sotopia_env.agents.phrases import listing, phrase
@@ -25,8 +26,17 @@ TEMPER = Temper("expert", 1.0, 0.1, 1.0, 0.0, True, False, "open", 0, 4, 3)
 """What it shares with the other strategies: its tone, and that it is open and listens."""
 
 _OPENING = {"bargain": 1.2, "donate": 1.2, "divide": 1.0, "schedule": 1.0}
-_CLOSING = {"bargain": 0.15, "donate": 0.15, "divide": 0.15, "schedule": 0.15}
-_HOLDS = {"bargain": 0.4, "donate": 0.4, "divide": 0.3, "schedule": 0.2}
+"""First ask, as a share of what it hopes for; where only one number counts, the hope is a guess to be tested."""
+
+_CLOSING = 0.15
+"""Last ask, as a share of what it hopes for, unless the other offers more."""
+
+_HOLDS = 0.4
+"""Share of the time for which it holds its first ask."""
+
+
+_OUTSIDE = 3.0
+"""What no deal is taken to be worth to the other in divide, out of 10."""
 
 
 def expert(reading: Reading) -> Action:
@@ -49,20 +59,21 @@ def deal(reading: Reading) -> Action:
     if yields_to_twin(reading):
         return Action("speak", phrase(reading, "patient"))
     board = board_of(reading)
-    liking = likings(reading, board)
+    weights = (believed_weights(reading) or other_weights(reading)) if reading.facts.rules == "divide" else None
+    liking = likings(reading, board, weights)
     ask = asked(reading, board, liking)
     standing = reading.standing
     value = board.own[standing] if standing is not None else board.none - 1
     if reading.role == "donor" and not _all_shown(reading) and not reading.is_last_chance:
         if value < ask:
             return donor_waits(reading, TEMPER)
-    if value >= ask or (reading.is_last_chance and value > board.none):
+    if value >= board.none and (value >= ask or reading.is_last_chance):
         return Action("action", "accept")
     if reading.role == "persuader" and (move := persuade(reading, TEMPER)):
         return move
     if not reading.mine:
         return Action("speak", first_words(reading))
-    candidates = [result for result, own in board.own.items() if own >= ask and own > board.none]
+    candidates = [result for result, own in board.own.items() if own >= max(ask, board.none)]
     if not candidates or (reading.is_last_chance and reading.turn >= 19):
         return Action("leave", phrase(reading, "bye"))
     offer = best_of(candidates, liking, board.own)
@@ -72,27 +83,29 @@ def deal(reading: Reading) -> Action:
 
 
 def asked(reading: Reading, board: Board, liking: Callable[[Result], float]) -> float:
-    """The own value asked now: held at first, then lowered in equal steps."""
-    rules = reading.facts.rules
-    reach = hoped(reading, board, liking)
-    held = _HOLDS[rules]
-    gone = max(0.0, reading.progress - held) / (1 - held)
-    share = _OPENING[rules] - (_OPENING[rules] - _CLOSING[rules]) * gone
-    return min(board.none + share * (reach - board.none), max(board.own.values()))
+    """The own value asked now: held at first, then lowered in equal steps to the last ask."""
+    first = board.none + _OPENING[reading.facts.rules] * (hoped(reading, board, liking) - board.none)
+    last = last_ask(reading, board, liking)
+    if reading.standing is not None:
+        last = max(last, board.own[reading.standing])  # what can be had anyway need not be given away
+    gone = max(0.0, reading.progress - _HOLDS) / (1 - _HOLDS)
+    return min(first - max(0.0, first - last) * gone, max(board.own.values()))
 
 
 def hoped(reading: Reading, board: Board, liking: Callable[[Result], float]) -> float:
     """The best own value that the other can be expected to bear."""
-    rules = reading.facts.rules
-    if rules in ("bargain", "donate"):
+    if reading.facts.rules != "divide":
         return board.reach
-    if rules == "schedule":
-        return max((own for slot, own in board.own.items() if liking(slot) > 0), default=board.reach)
-    weights = other_weights(reading)
-    pool: dict[str, int] = reading.facts.terms["items"]
-    total = sum(weights[item] * count for item, count in pool.items())
-    base = 0.0 if reading.seat == 1 else total
-    return max(own for result, own in board.own.items() if base + liking(result) >= 3)
+    return max(own for result, own in board.own.items() if liking(result) >= _OUTSIDE)
+
+
+def last_ask(reading: Reading, board: Board, liking: Callable[[Result], float]) -> float:
+    """Little where one number is shared; else the own value of what is best for both taken together."""
+    if reading.facts.rules in ("bargain", "donate"):
+        return board.none + _CLOSING * (board.reach - board.none)
+    none = _OUTSIDE if reading.facts.rules == "divide" else 0.0
+    both = max(board.own, key=lambda result: max(0.0, board.own[result] - board.none) * max(0.0, liking(result) - none))
+    return max(board.own[both], board.none)
 
 
 def first_words(reading: Reading) -> str:

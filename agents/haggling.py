@@ -164,7 +164,8 @@ def persuade(reading: Reading, temper: Temper) -> Action | None:
     limit = 1 if temper.name == "stubborn" else int(terms["shows"])
     if len(shown) >= limit or reading.is_last_chance:
         return None
-    return Action("action", f"show {next_appeal(reading, temper.listens)}")
+    appeal = next_appeal(reading, listens=temper.name != "stubborn")
+    return Action("action", f"show {appeal}")
 
 
 def next_appeal(reading: Reading, listens: bool) -> str:

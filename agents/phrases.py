@@ -49,9 +49,9 @@ PHRASES: dict[str, tuple[str, ...]] = {
     # --- divide -----------------------------------------------------------------------------------
     "open divide": (
         "Let us say openly what we need. {ranking}",
-        "Before we split things up: {ranking} What about you?",
+        "A word before we split things up. {ranking} What about you?",
         "I will start. {ranking} What matters most to you?",
-        "So that neither of us gives away what the other has no use for: {ranking}",
+        "Let neither of us give away what the other has no use for. {ranking}",
     ),
     "open divide/tough": (
         "I will be plain: I need most of this. {ranking}",
@@ -92,7 +92,7 @@ PHRASES: dict[str, tuple[str, ...]] = {
     "bad slots": (
         "I am busy at {slots}.",
         "I cannot do {slots}.",
-        "{slots} is taken on my side.",
+        "On my side {slots} will not work.",
     ),
     "push schedule": (
         "Which times are really impossible for you?",

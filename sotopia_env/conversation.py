@@ -21,7 +21,7 @@ from sotopia_env.errors import ConfigurationError, InvalidActionError, ResetNeed
 from sotopia_env.rules import Table, brief, table_for
 from sotopia_env.tasks import Task, name_known_to, profile_known_to
 
-TURN_ORDERS = ("round-robin", "simultaneous", "random")
+TURN_ORDERS: tuple[TurnOrder, ...] = ("round-robin", "simultaneous", "random")
 
 Observation = dict[str, Any]
 """What `view` returns; docs/environment.md lists its keys."""

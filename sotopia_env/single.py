@@ -35,7 +35,7 @@ class SocialEnv(gymnasium.Env[Observation, Any]):
         **options: As `sotopia_env.parallel_env`.
     """
 
-    metadata: dict[str, Any] = {"render_modes": list(RENDER_MODES)}
+    metadata: dict[str, Any] = {"render_modes": list(RENDER_MODES), "render_fps": 1}
 
     def __init__(
         self,
