@@ -104,16 +104,10 @@ def kept_by(reading: Reading, result: Any, seat: int) -> dict[str, int]:
 # --- how well the other likes each result -----------------------------------------------------------
 
 
-def likings(reading: Reading, board: Board, weights: dict[str, float] | None = None) -> Callable[[Result], float]:
-    """An estimate of the other's value of a result, from what it said and offered; only its order counts in bargains.
-
-    Args:
-        reading: The view.
-        board: The own values.
-        weights: The other's value of one of each item in divide; default `other_weights`.
-    """
+def likings(reading: Reading, board: Board) -> Callable[[Result], float]:
+    """An estimate of the other's value of a result, from what it said and offered; in bargains only its order."""
     if reading.facts.rules == "divide":
-        weights = weights or other_weights(reading)
+        weights = other_weights(reading)
         pool: dict[str, int] = reading.facts.terms["items"]
         signed = [weights[item] if reading.seat == 1 else -weights[item] for item in pool]
         # A result says what seat 0 keeps.
@@ -142,6 +136,8 @@ def other_weights(reading: Reading) -> dict[str, float]:
     if stated and _believable(stated, kept):
         guess = {item: stated.get(item, 0.0) for item in pool}
     else:
+        if not _believable(ranks, kept):
+            ranks = dict.fromkeys(pool, 1.0)
         guess = {item: (0.15 + kept[item]) * ranks[item] for item in pool} if kept else ranks
     total = sum(guess[item] * count for item, count in pool.items())
     return {item: 10 * guess[item] / total if total else 10 / sum(pool.values()) for item in pool}

@@ -9,17 +9,17 @@ possible it leaves without one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from sotopia_env.actions import Action
-from sotopia_env.agents.beliefs import believed_weights
 from sotopia_env.agents.boards import Board, best_of, board_of, likings, other_weights, ranked_items, terms_text
 from sotopia_env.agents.haggling import donor_waits, hold, opening, persuade, yields_to_twin
 from sotopia_env.agents.phrases import listing, phrase
 from sotopia_env.agents.reading import Reading, mentions
 from sotopia_env.agents.sharing import find_friend, heard_names, keep
 from sotopia_env.agents.tempers import Temper
-from sotopia_env.agents.voting import vote
+from sotopia_env.agents.voting import NO_DECISION, closes, my_vote, other_values, standpoint, support
 from sotopia_env.rules import Result
 
 TEMPER = Temper("expert", 1.0, 0.1, 1.0, 0.0, True, False, "open", 0, 4, 3)
@@ -35,15 +35,18 @@ _HOLDS = 0.4
 """Share of the time for which it holds its first ask."""
 
 
+_MIDDLE = 0.8
+"""When it has come to its middle ask, as a share of the time."""
+
 _OUTSIDE = 3.0
-"""What no deal is taken to be worth to the other in divide, out of 10."""
+"""What no deal is taken to be worth to the other in divide, out of 10, unless it says so."""
 
 
 def expert(reading: Reading) -> Action:
     """Choose a move in any family."""
     rules = reading.facts.rules
     if rules == "committee":
-        return vote(reading, TEMPER)
+        return decide(reading)
     if rules == "mutual_friend":
         return find_friend(reading, TEMPER)
     if rules == "secret":
@@ -59,15 +62,14 @@ def deal(reading: Reading) -> Action:
     if yields_to_twin(reading):
         return Action("speak", phrase(reading, "patient"))
     board = board_of(reading)
-    weights = (believed_weights(reading) or other_weights(reading)) if reading.facts.rules == "divide" else None
-    liking = likings(reading, board, weights)
+    liking = likings(reading, board)
     ask = asked(reading, board, liking)
     standing = reading.standing
     value = board.own[standing] if standing is not None else board.none - 1
     if reading.role == "donor" and not _all_shown(reading) and not reading.is_last_chance:
         if value < ask:
             return donor_waits(reading, TEMPER)
-    if value >= board.none and (value >= ask or reading.is_last_chance):
+    if value >= board.none and (value >= ask or (reading.is_last_chance and (value > board.none or reading.turn >= 19))):
         return Action("action", "accept")
     if reading.role == "persuader" and (move := persuade(reading, TEMPER)):
         return move
@@ -83,29 +85,43 @@ def deal(reading: Reading) -> Action:
 
 
 def asked(reading: Reading, board: Board, liking: Callable[[Result], float]) -> float:
-    """The own value asked now: held at first, then lowered in equal steps to the last ask."""
+    """The own value asked now: held, then lowered in equal steps to the middle ask, and from there to the last."""
     first = board.none + _OPENING[reading.facts.rules] * (hoped(reading, board, liking) - board.none)
-    last = last_ask(reading, board, liking)
-    if reading.standing is not None:
-        last = max(last, board.own[reading.standing])  # what can be had anyway need not be given away
-    gone = max(0.0, reading.progress - _HOLDS) / (1 - _HOLDS)
-    return min(first - max(0.0, first - last) * gone, max(board.own.values()))
+    middle = middle_ask(reading, board, liking)
+    last = board.none + _CLOSING * (board.reach - board.none)
+    if reading.standing is not None:  # what can be had anyway need not be given away
+        middle = max(middle, board.own[reading.standing])
+        last = max(last, board.own[reading.standing])
+    time = reading.progress
+    if time <= _HOLDS:
+        ask = first
+    elif time <= _MIDDLE:
+        ask = first - (first - middle) * (time - _HOLDS) / (_MIDDLE - _HOLDS)
+    else:
+        ask = middle - (middle - last) * (time - _MIDDLE) / (1 - _MIDDLE)
+    return max(board.none, min(ask, max(board.own.values())))
 
 
 def hoped(reading: Reading, board: Board, liking: Callable[[Result], float]) -> float:
     """The best own value that the other can be expected to bear."""
     if reading.facts.rules != "divide":
         return board.reach
-    return max(own for result, own in board.own.items() if liking(result) >= _OUTSIDE)
+    return max(own for result, own in board.own.items() if liking(result) >= outside_of_other(reading))
 
 
-def last_ask(reading: Reading, board: Board, liking: Callable[[Result], float]) -> float:
-    """Little where one number is shared; else the own value of what is best for both taken together."""
+def middle_ask(reading: Reading, board: Board, liking: Callable[[Result], float]) -> float:
+    """Most of what it hopes for where one number is shared; else the own value of what is best for both taken together."""
     if reading.facts.rules in ("bargain", "donate"):
-        return board.none + _CLOSING * (board.reach - board.none)
-    none = _OUTSIDE if reading.facts.rules == "divide" else 0.0
+        return board.none + 0.8 * (board.reach - board.none)
+    none = outside_of_other(reading) if reading.facts.rules == "divide" else 0.0
     both = max(board.own, key=lambda result: max(0.0, board.own[result] - board.none) * max(0.0, liking(result) - none))
     return max(board.own[both], board.none)
+
+
+def outside_of_other(reading: Reading) -> float:
+    """What no deal is worth to the other in divide, as far as one can tell."""
+    said = [match for text in reading.heard for match in re.findall(r"without a deal[^\d.]{0,30}(\d{1,2})", text, re.I)]
+    return float(said[-1]) if said else _OUTSIDE
 
 
 def first_words(reading: Reading) -> str:
@@ -114,12 +130,48 @@ def first_words(reading: Reading) -> str:
         return opening(reading, TEMPER)
     values: dict[str, float] = reading.facts.private["values"]
     points = listing([f"each {item} is worth {values[item]:g}" for item in ranked_items(values)])
-    return phrase(reading, "open divide", ranking=phrase(reading, "points", points=points))
+    return phrase(reading, "open divide", ranking=phrase(reading, "points", points=points, none=f"{reading.facts.private['outside']:g}"))
 
 
 def _all_shown(reading: Reading) -> bool:
     shown = reading.table.shown if reading.table else []
     return len(shown) >= int(reading.facts.terms["shows"]) or reading.progress > 0.5
+
+
+# --- committee -----------------------------------------------------------------------------------------
+
+
+def decide(reading: Reading) -> Action:
+    """Put the favourite to the vote, say where one stands, then vote for what the others can best join."""
+    own: dict[str, float] = reading.facts.private["values"]
+    threshold = float(reading.facts.private["threshold"])
+    best = max(own, key=lambda option: own[option])
+    ask = threshold + committee_share(reading) * (own[best] - threshold)
+    fine = [option for option in own if own[option] >= ask] or [best]
+    closing = [option for option in fine if closes(reading, option)]
+    if closing:
+        return Action("action", f"vote {max(closing, key=lambda option: own[option])}")
+    if len(reading.mine) == 1 and not reading.is_last_chance:
+        return Action("speak", standpoint(reading, TEMPER))
+    others = other_values(reading)
+    choice = max(fine, key=lambda option: (joined(others, option), support(reading, option), own[option]))
+    if not reading.mine:
+        choice = best
+    if my_vote(reading) == choice:
+        return Action("speak", phrase(reading, "push committee", option=choice))
+    return Action("action", f"vote {choice}")
+
+
+def committee_share(reading: Reading) -> float:
+    """The share of what it hopes for that it asks now; little at its last chance."""
+    if reading.is_last_chance:
+        return 0.0
+    return 1.0 - 0.8 * max(0.0, reading.progress - 0.5) / 0.5
+
+
+def joined(others: dict[str, dict[str, float]], option: str) -> float:
+    """How gladly the others would join in an option: the sum of their estimated gains, losses counted in full."""
+    return sum(max(-3.0, values[option] - values[NO_DECISION]) for values in others.values())
 
 
 # --- secret --------------------------------------------------------------------------------------------

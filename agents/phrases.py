@@ -67,9 +67,9 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "I mostly need the {best}, the {middle} would be nice, the {worst} less so.",
     ),
     "points": (
-        "To me {points}.",
-        "If I put numbers on it: {points}.",
-        "By my own count {points}.",
+        "To me {points}. Without a deal I would have {none}.",
+        "If I put numbers on it: {points}. Without a deal I get {none} from elsewhere.",
+        "By my own count {points}; without a deal I am left with {none}.",
     ),
     "push divide": (
         "What could you give up more easily than the rest?",
@@ -255,7 +255,7 @@ PHRASES: dict[str, tuple[str, ...]] = {
     ),
     "scores": (
         "{scores}, and no decision {none}.",
-        "{scores}; deciding nothing would be {none}.",
+        "{scores}; no decision would be {none}.",
     ),
     "favourite": (
         "I am for {best}, with all my heart.",

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
 from sotopia_env.actions import ACTION_TYPES
@@ -21,6 +21,10 @@ from sotopia_env.tasks import Task
 
 LAST_TURN = 19
 """Number of the last turn under the usual limit of 20; the real limit is not part of an observation."""
+
+_TIME = {"round-robin": 18, "simultaneous": 17, "random": 15}
+"""Turn by which a strategy comes to its last ask: with time left for an accept that must be repeated because
+both accepted at once, and for the turns that chance may give to the other."""
 
 
 class Move(NamedTuple):
@@ -109,8 +113,8 @@ class Reading:
 
     @property
     def progress(self) -> float:
-        """How much of the usual time is gone, from 0 to 1; 1 from the second to last turn on."""
-        return min(1.0, self.turn / (LAST_TURN - 1))
+        """How much of the time to deal is gone, from 0 to 1."""
+        return min(1.0, self.turn / _TIME[self.order])
 
     @property
     def present(self) -> int:
@@ -120,8 +124,9 @@ class Reading:
     @property
     def is_last_chance(self) -> bool:
         """Whether this is the last move to count on before the usual limit."""
-        wait = {"simultaneous": 1, "round-robin": self.present, "random": self.present + 1}[self.order]
-        return self.turn + wait > LAST_TURN
+        if self.order == "round-robin":
+            return self.turn + self.present > LAST_TURN
+        return self.turn >= _TIME[self.order]
 
     @property
     def standing(self) -> Result | None:
@@ -193,10 +198,12 @@ def _by_turn(moves: Iterable[Move]) -> Iterable[list[Move]]:
 
 
 def _order(moves: list[Move], seats: int) -> str:
+    everybody = not any(move.action_type == "leave" for move in moves)
     for earlier, later in zip(moves, moves[1:], strict=False):
         if earlier.turn == later.turn:
             return "simultaneous"
-        if earlier.speaker == later.speaker and seats == 2:
+        in_turn = int(later.speaker[6:]) == (int(earlier.speaker[6:]) + 1) % seats
+        if earlier.speaker == later.speaker or (everybody and not in_turn):
             return "random"
     return "round-robin"
 
@@ -251,4 +258,4 @@ def numbers(text: str, words: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
     return tuple(found)
 
 
-__all__ = ["LAST_TURN", "Facts", "Move", "Reading", "cached_property", "mentions", "numbers", "parse_facts", "read"]
+__all__ = ["LAST_TURN", "Facts", "Move", "Reading", "mentions", "numbers", "parse_facts", "read"]

@@ -7,7 +7,8 @@ from sotopia_env.agents.phrases import listing, phrase
 from sotopia_env.agents.reading import Reading, mentions, numbers
 from sotopia_env.agents.tempers import Temper
 
-_NONE = "no decision"
+NO_DECISION = "no decision"
+"""How the value of choosing nothing is named in talk."""
 
 
 def vote(reading: Reading, temper: Temper) -> Action:
@@ -81,7 +82,7 @@ def other_values(reading: Reading) -> dict[str, dict[str, float]]:
         if agent == reading.me:
             continue
         guess = dict.fromkeys(options, 4.0)
-        guess[_NONE] = 3.0
+        guess[NO_DECISION] = 3.0
         for move in reading.theirs:
             if move.speaker == agent and move.action_type == "speak":
                 _hear(guess, move.argument, options)
@@ -92,7 +93,7 @@ def other_values(reading: Reading) -> dict[str, dict[str, float]]:
 
 
 def _hear(guess: dict[str, float], text: str, options: tuple[str, ...]) -> None:
-    points = numbers(text, (*options, _NONE))
+    points = numbers(text, (*options, NO_DECISION))
     if len(points) >= 2:
         guess.update(points)
     elif text and not text.endswith("?"):

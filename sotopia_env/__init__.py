@@ -175,11 +175,11 @@ def env(
         A `pettingzoo.AECEnv` in PettingZoo's `OrderEnforcingWrapper`; only agents that have the turn are
         asked.
     """
-    from pettingzoo.utils.wrappers import OrderEnforcingWrapper
+    from sotopia_env.aec import SocialAECEnv, SocialOrderEnforcingWrapper
 
-    from sotopia_env.aec import SocialAECEnv
-
-    return OrderEnforcingWrapper(SocialAECEnv(tasks, judge, reward, max_turns, turn_order, on_judge_error, render_mode))
+    return SocialOrderEnforcingWrapper(
+        SocialAECEnv(tasks, judge, reward, max_turns, turn_order, on_judge_error, render_mode)
+    )
 
 
 def _register() -> None:

@@ -70,7 +70,9 @@ def as_action(value: object, agent: str) -> Action:
     kind: Any
     argument: Any
     if isinstance(value, Action):
-        kind, argument, _ = value
+        kind, argument, failure = value
+        if not isinstance(failure, bool):
+            raise InvalidActionError(f"Action of {agent!r} has parse_failure {failure!r:.80}. Allowed: True and False.")
         if isinstance(kind, str) and kind in ACTION_INDEX and is_text(argument):
             return value
     elif isinstance(value, dict) or isinstance(value, Mapping):  # noqa: SIM101 - the ABC check is ten times dearer
@@ -125,7 +127,7 @@ _SPOKEN_NAMES = {
 }
 _LABELLED = re.compile(
     r"^\W*(?P<kind>none|speak|say|said|non[- ]?verbal(?: communication)?|(?:physical )?action|leave)\b"
-    r"\s*(?:[:\-–—=]+|\()\s*(?P<rest>.*)$",
+    r"(?:[\]*_\"'`]*\s*(?:[:\-–—=]+|\()|\])[*_\s]*(?P<rest>.*)$",
     re.IGNORECASE | re.DOTALL,
 )
 
@@ -160,7 +162,7 @@ def parse_reply(reply: str) -> Action:
             problem = str(error)
             break  # the last object is the answer; an earlier one was a draft
     else:
-        text = _without_fence(reply)
+        text = _without_fence(reply.strip())
         labelled = _LABELLED.match(text)
         if labelled and "{" not in text:
             return _checked(_kind(labelled["kind"]), _unquoted(labelled["rest"]))
@@ -168,7 +170,7 @@ def parse_reply(reply: str) -> Action:
         bare = _SPOKEN_NAMES.get(bare, bare)
         if bare in ("none", "leave"):
             return Action(bare)
-        quoted = re.fullmatch(r'\s*(?:\w[\w .\'’-]{0,60}?\s*(?:said|says)?\s*:)?\s*"(?P<text>.+)"\s*', text, re.DOTALL)
+        quoted = re.fullmatch(r'(?:\w[\w .\'’-]{0,60}?(?:\s+(?:said|says))?\s*:)?\s*"(?P<text>.+)"\s*', text, re.DOTALL)
         if quoted:
             return _checked("speak", quoted["text"])
     raise UnreadableReplyError(problem)

@@ -10,11 +10,12 @@ import gymnasium
 import numpy as np
 from gymnasium.utils import seeding
 from pettingzoo import AECEnv
+from pettingzoo.utils.wrappers import OrderEnforcingWrapper
 
 from sotopia_env.actions import Action, as_action
 from sotopia_env.conversation import Observation
 from sotopia_env.episodes import Episode, TurnOrder
-from sotopia_env.errors import InvalidActionError
+from sotopia_env.errors import InvalidActionError, ResetNeededError
 from sotopia_env.judges.base import Judge, Reward
 from sotopia_env.session import RENDER_MODES, Info, Renderer, Session
 from sotopia_env.tasks import Task
@@ -100,6 +101,8 @@ class SocialAECEnv(AECEnv[str, Observation, object]):
             JudgeError: As `SocialParallelEnv.step`.
         """
         agent = self.agent_selection
+        if agent not in self.agents:
+            raise ResetNeededError("The environment has no running episode. Call reset() first.")
         if self.terminations[agent] or self.truncations[agent]:
             self._was_dead_step(action)  # type: ignore[no-untyped-call]
             return
@@ -177,3 +180,13 @@ class SocialAECEnv(AECEnv[str, Observation, object]):
 
     def close(self) -> None:
         """Nothing to release; safe to call twice."""
+
+
+class SocialOrderEnforcingWrapper(OrderEnforcingWrapper[str, Observation, object]):
+    """PettingZoo's wrapper, which also takes `restore` for a beginning."""
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """As `SocialAECEnv.restore`; no `reset` is needed before it."""
+        self.env.restore(snapshot)  # type: ignore[attr-defined]
+        self._has_reset = True
+        self._has_updated = True

@@ -4,6 +4,8 @@ Retries are the OpenAI client's own, with its back-off and `Retry-After`. Two fa
 see are brought to it at the transport, as the errors it retries: a body that is no chat completion
 (truncated, not JSON, without choices) and an attempt that takes longer than `timeout` in all, however
 steadily its bytes trickle. So there is one budget, `max_retries`, for everything that can go wrong.
+
+The `openai` package is loaded by the first call, not by importing this module.
 """
 
 from __future__ import annotations
@@ -12,15 +14,20 @@ import asyncio
 import importlib
 import inspect
 import json
+import math
 import os
+import threading
+import weakref
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qsl, urlsplit
 
+from sotopia_env import aio
 from sotopia_env.errors import ConfigurationError, ModelError, unknown
 
 if TYPE_CHECKING:
@@ -36,7 +43,7 @@ class Reply:
     """What a model answered.
 
     Attributes:
-        text: The reply's text; "" if the model gave none.
+        text: The reply's text; always encodes as UTF-8.
         usage: Counts by `USAGE_KEYS`, of this call.
     """
 
@@ -65,12 +72,16 @@ class ChatModel(Protocol):
 # --- counting -------------------------------------------------------------------------------------
 
 _scopes: ContextVar[tuple[dict[str, int], ...]] = ContextVar("sotopia_env_usage", default=())
+_counting = threading.Lock()
 _attempts: ContextVar[list[int] | None] = ContextVar("sotopia_env_attempts", default=None)
 
 
 @contextmanager
 def usage_scope() -> Iterator[dict[str, int]]:
-    """Collect the usage of every model call made inside, in tasks and threads started inside too."""
+    """Collect the usage of every model call made inside, in tasks and threads started inside too.
+
+    Scopes nest: a call counts in every scope around it.
+    """
     used = dict.fromkeys(USAGE_KEYS, 0)
     token = _scopes.set((*_scopes.get(), used))
     try:
@@ -79,10 +90,12 @@ def usage_scope() -> Iterator[dict[str, int]]:
         _scopes.reset(token)
 
 
-def _record(usage: Mapping[str, int]) -> None:
-    for scope in _scopes.get():
-        for key, value in usage.items():
-            scope[key] = scope.get(key, 0) + value
+def record_usage(usage: Mapping[str, int]) -> None:
+    """Count a call in every scope around it; for chat models of your own."""
+    with _counting:
+        for scope in _scopes.get():
+            for key, value in usage.items():
+                scope[key] = scope.get(key, 0) + value
 
 
 # --- the client -----------------------------------------------------------------------------------
@@ -91,23 +104,24 @@ def _record(usage: Mapping[str, int]) -> None:
 class OpenAIModel:
     """A model behind any OpenAI-compatible endpoint.
 
-    The client is made on first use, on the package's event loop, and left out of copies and pickles, so
-    agents that hold a model can be deep-copied.
+    The client is made by the first call, on the package's event loop, and left out of copies and pickles,
+    so agents that hold a model can be deep-copied. `complete` may be awaited on any loop.
 
     Args:
         model: The model's name at the endpoint.
-        base_url: The endpoint; default `OPENAI_BASE_URL`, else OpenAI's own.
+        base_url: The endpoint, "/v1" included; default `OPENAI_BASE_URL`, else OpenAI's own.
         api_key: Default `OPENAI_API_KEY`. Servers on this machine (loopback) need none.
-        temperature: Sampling temperature; `None` leaves it to the endpoint.
+        temperature: Sampling temperature, 0 or more; `None` leaves it to the endpoint.
         max_tokens: Longest reply, in tokens; `None` leaves it to the endpoint.
         timeout: Seconds that one attempt may take in all, body included.
         max_retries: How many times a failed attempt is repeated.
-        max_connections: How many calls may be under way at once.
-        extra: Further arguments of the chat completions call, such as `{"top_p": 0.9}`.
+        max_connections: How many attempts may be under way at once; one that waits to be repeated is not.
+        extra: Further fields of the request, such as `{"top_p": 0.9}`.
         name: Recorded in episodes; default `openai/<model>` with the options that shape replies.
 
     Raises:
-        ConfigurationError: If no key is set and the endpoint is not on this machine.
+        ConfigurationError: For an argument out of range, or if no key is set and the endpoint is not on this
+            machine.
     """
 
     def __init__(
@@ -124,37 +138,31 @@ class OpenAIModel:
         extra: Mapping[str, Any] | None = None,
         name: str | None = None,
     ) -> None:
-        if timeout <= 0 or max_retries < 0 or max_connections < 1:
-            raise ConfigurationError(
-                f"timeout={timeout!r}, max_retries={max_retries!r} and max_connections={max_connections!r} must be "
-                "above 0, 0 or more, and 1 or more."
-            )
+        shaping = {"temperature": temperature, "max_tokens": max_tokens}
+        self.options = {**(extra or {}), **{key: value for key, value in shaping.items() if value is not None}}
+        _check("temperature", self.options.get("temperature"), 0.0)
+        _check("max_tokens", self.options.get("max_tokens"), 1)
+        _check("timeout", timeout, 0.001)
+        _check("max_retries", max_retries, 0)
+        _check("max_connections", max_connections, 1)
         self.model = model
-        self.base_url = base_url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
-        key = api_key or os.environ.get("OPENAI_API_KEY")
-        if not key and not _is_loopback(self.base_url):
-            raise ConfigurationError(
-                f"No API key for model {model!r} at {_shown(self.base_url)}. Set OPENAI_API_KEY (any text if the server needs "
-                "none), pass api_key=..., or use local/smollm2, which needs no key."
-            )
-        self._key = key or "none"
-        shaping = {"temperature": temperature, "max_tokens": max_tokens, **(extra or {})}
-        self.options = {key: value for key, value in sorted(shaping.items()) if value is not None}
         self.timeout = timeout
         self.max_retries = max_retries
         self.max_connections = max_connections
-        query = "&".join(f"{key}={value}" for key, value in self.options.items())
-        self.name = name or f"openai/{model}" + (f"?{query}" if query else "")
+        self.name = name or f"openai/{model}{canonical_options(self.options)}"
+        self.base_url = (base_url or os.environ.get("OPENAI_BASE_URL") or _OPENAI).strip()
+        _check_url(self.base_url)
+        self._api_key = api_key
+        self._key()  # a missing key is told now, not in the middle of a rollout
         self._client: openai.AsyncOpenAI | None = None
-        self._slots: asyncio.Semaphore | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def __repr__(self) -> str:
-        return f"OpenAIModel({self.name!r}, base_url={_shown(self.base_url)!r})"
+        return f"{type(self).__name__}({self.name!r}, base_url={_shown(self.base_url)!r})"
 
     def __getstate__(self) -> dict[str, Any]:
         # A client belongs to its event loop, and copies make their own.
-        return {**self.__dict__, "_client": None, "_slots": None, "_loop": None}
+        return {**self.__dict__, "_client": None, "_loop": None}
 
     async def complete(self, messages: Messages, *, response_format: dict[str, Any] | None = None) -> Reply:
         """Answer a conversation; see `ChatModel.complete`.
@@ -162,94 +170,191 @@ class OpenAIModel:
         Raises:
             ModelError: If the call failed for good, after `max_retries` repetitions.
         """
-        import openai
+        call = self._complete(messages, response_format)
+        if asyncio.get_running_loop() is aio.loop():
+            return await call
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call, aio.loop()))
 
-        client, slots = self._ready()
-        arguments: dict[str, Any] = {"model": self.model, "messages": list(messages), **self.options}
+    async def _complete(self, messages: Messages, response_format: dict[str, Any] | None) -> Reply:
+        client = await self._ready()
+        from openai import OpenAIError
+
+        arguments: dict[str, Any] = {"model": self.model, "messages": list(messages), "extra_body": self.options}
         if response_format is not None:
             arguments["response_format"] = response_format
         attempts = [0]
         token = _attempts.set(attempts)
         usage = {"calls": 1}
         try:
-            async with slots:
-                completion = await client.chat.completions.create(**arguments)
-            if completion.usage is not None:
-                usage["prompt_tokens"] = completion.usage.prompt_tokens or 0
-                usage["completion_tokens"] = completion.usage.completion_tokens or 0
-            return Reply(completion.choices[0].message.content or "", usage)
-        except (openai.OpenAIError, ValueError) as error:
-            raise self._failure(error, attempts[0]) from None
+            # Raw, because the checking client has already read the body.
+            raw = await client.chat.completions.with_raw_response.create(**arguments)
+            text, tokens = raw.http_response.extensions[_READ]
+            usage |= tokens
+            return Reply(text, usage)
+        except (OpenAIError, UnicodeEncodeError) as error:
+            raise self._failure(error, attempts[0], client.api_key) from None
         finally:
             _attempts.reset(token)
             usage["retries"] = max(0, attempts[0] - 1)
-            _record(usage)
+            record_usage(usage)
 
-    def _ready(self) -> tuple[openai.AsyncOpenAI, asyncio.Semaphore]:
+    async def _ready(self) -> openai.AsyncOpenAI:
+        """The client, made by the first call on this loop."""
         loop = asyncio.get_running_loop()
-        if self._client is None or self._slots is None or self._loop is not loop:
-            self._client = _make_client(self._key, self.base_url, self.timeout, self.max_retries, self.max_connections)
-            self._slots = asyncio.Semaphore(self.max_connections)
-            self._loop = loop
-        return self._client, self._slots
+        if self._client is None or self._loop is not loop:
+            await asyncio.to_thread(importlib.import_module, "openai")  # takes a second; others go on meanwhile
+            await self._open()
+        if self._client is None or self._loop is not loop:
+            self._client, self._loop = self._make_client(), loop
+            weakref.finalize(self, _close, self._client, loop).atexit = False
+        return self._client
 
-    def _failure(self, error: Exception, attempts: int) -> ModelError:
+    async def _open(self) -> None:
+        """Get the endpoint ready before the client is made; nothing to do for one that runs elsewhere."""
+
+    def _make_client(self) -> openai.AsyncOpenAI:
+        import openai
+
+        http = _checking_client()(
+            seconds=self.timeout,
+            connections=self.max_connections,
+            trust_env=not _is_loopback(self.base_url),  # no proxy stands between this machine and itself
+        )
+        # Without a timeout of its own: the checking client limits whole attempts.
+        return openai.AsyncOpenAI(
+            api_key=self._key(), base_url=self.base_url, timeout=None, max_retries=self.max_retries, http_client=http
+        )
+
+    def _key(self) -> str:
+        key = (self._api_key or os.environ.get("OPENAI_API_KEY") or "").strip()
+        if not key and not _is_loopback(self.base_url):
+            raise ConfigurationError(
+                f"No API key for model {self.model!r} at {_shown(self.base_url)}. Set OPENAI_API_KEY (any text if the "
+                "server needs none), pass api_key=..., or use local/smollm2, which needs no key."
+            )
+        if not key.isascii() or not key.isprintable():
+            raise ConfigurationError("The API key holds characters that no HTTP header can carry. Copy it again.")
+        return key or _NO_KEY
+
+    def _failure(self, error: Exception, attempts: int, key: str) -> ModelError:
         """Word a final failure in one line, without the key, which some endpoints echo."""
         cause = error.__cause__ if type(error).__name__ in ("APIConnectionError", "APITimeoutError") else None
-        text = f"{type(error).__name__}: {error}" + (f" ({cause})" if cause and str(cause) else "")
-        body = getattr(getattr(error, "response", None), "text", None)
-        remedy = "Check the endpoint, the model's name and the key, or raise max_retries or timeout."
+        text = (str(cause) or type(cause).__name__) if cause is not None else str(error)
+        body = getattr(cause, "body", None) or getattr(getattr(error, "response", None), "text", None)
         message = (
-            f"Model {self.model!r} at {_shown(self.base_url)} failed after {max(attempts, 1)} attempts: "
-            f"{' '.join(text.split())[:300]}. {remedy}"
+            f"Model {self.model!r} at {_shown(self.base_url)} failed after {max(attempts, 1)} "
+            f"attempt{'s' if attempts > 1 else ''}: {' '.join(text.split())[:300].rstrip('.')}. "
+            "Check the endpoint, the model's name and the key, or raise max_retries or timeout."
         )
-        return ModelError(self._hide(message), reply=self._hide(body) if isinstance(body, str) else None)
+        hide = [key] if len(key) >= 4 and key != _NO_KEY else []  # "x" is no secret, and hiding it would hide all
+        for secret in hide:
+            message, body = message.replace(secret, "***"), body and body.replace(secret, "***")
+        return ModelError(message, reply=body[:_KEPT] if isinstance(body, str) else None)
 
-    def _hide(self, text: str) -> str:
-        return text.replace(self._key, "***") if len(self._key) > 4 else text
+
+_OPENAI = "https://api.openai.com/v1"
+_NO_KEY = "none-needed"
+_KEPT = 10_000  # characters of an unusable body that an error carries
+_READ = "sotopia_env.completion"  # where a checked response keeps what was read out of it
 
 
-def _make_client(key: str, base_url: str, timeout: float, max_retries: int, max_connections: int) -> openai.AsyncOpenAI:
+@lru_cache(maxsize=1)
+def _checking_client() -> Any:
+    """The HTTP client class; made on first use, because it derives from openai's."""
     import openai
 
     # openai 3 builds on httpx2, earlier versions on httpx; either way its own client's module is the right one.
     base: Any = openai.DefaultAsyncHttpxClient
     http: Any = importlib.import_module(base.__mro__[1].__module__.partition(".")[0])
 
+    class UnusableBodyError(http.RemoteProtocolError):  # type: ignore[misc]
+        def __init__(self, problem: str, response: Any) -> None:
+            super().__init__(problem, request=response.request)
+            self.body = response.text
+
     class CheckingClient(base):  # type: ignore[misc]
-        """Sends a request within its time limit and takes only chat completions for an answer."""
+        """Sends an attempt within its time limit and takes only chat completions for an answer."""
+
+        def __init__(self, *, seconds: float, connections: int, trust_env: bool) -> None:
+            limits = http.Limits(max_connections=connections, max_keepalive_connections=connections)
+            super().__init__(timeout=None, limits=limits, trust_env=trust_env)
+            self.seconds = seconds
+            self.slots = asyncio.Semaphore(connections)
 
         async def send(self, request: Any, **options: Any) -> Any:
             attempts = _attempts.get()
             if attempts is not None:
                 attempts[0] += 1
             try:
-                async with asyncio.timeout(timeout):
+                async with self.slots, asyncio.timeout(self.seconds):
                     response = await super().send(request, **options)
                     await response.aread()
             except TimeoutError:
-                raise http.ReadTimeout(f"no complete answer within {timeout:g} s", request=request) from None
-            if response.status_code == 200 and (problem := _unusable(response.content)):
-                raise http.RemoteProtocolError(problem, request=request)
+                raise http.ReadTimeout(f"no complete answer within {self.seconds:g} s", request=request) from None
+            if response.is_success:
+                try:
+                    response.extensions[_READ] = _read_completion(response.content)
+                except ValueError as error:
+                    raise UnusableBodyError(str(error), response) from None
             return response
 
-    limits = http.Limits(max_connections=max_connections, max_keepalive_connections=max_connections)
-    client = CheckingClient(base_url=base_url, timeout=timeout, limits=limits)
-    return openai.AsyncOpenAI(
-        api_key=key, base_url=base_url, timeout=timeout, max_retries=max_retries, http_client=client
-    )
+    return CheckingClient
 
 
-def _unusable(body: bytes) -> str | None:
-    """Why a body is no chat completion, or None if it is one."""
+def _read_completion(body: bytes) -> tuple[str, dict[str, int]]:
+    """The text and the token counts of a chat completion.
+
+    Raises:
+        ValueError: If it is none; says why.
+    """
     try:
         value = json.loads(body)
-    except ValueError:
-        return f"the answer is not JSON: {body[:60]!r}"
+    except (ValueError, RecursionError):
+        raise ValueError(f"the answer is not JSON: {body[:60]!r}") from None
     choices = value.get("choices") if isinstance(value, dict) else None
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        return "the answer has no choices"
-    return None if isinstance(choices[0].get("message"), dict) else "the answer's first choice has no message"
+        raise ValueError(f"the answer has no choices: {body[:60]!r}")
+    message = choices[0].get("message")
+    if not isinstance(message, dict):
+        raise ValueError("the answer's first choice has no message")
+    text = message.get("content")
+    if text is None:
+        # A refusal is an answer, and so is nothing at all from one that spent its limit on thinking.
+        text = message.get("refusal") or ("" if choices[0].get("finish_reason") == "length" else None)
+    if not isinstance(text, str):
+        raise ValueError("the answer's message has no text")
+    counts = value.get("usage")
+    counts = counts if isinstance(counts, dict) else {}
+    tokens = {key: counts.get(key) for key in ("prompt_tokens", "completion_tokens")}
+    return encodable(text), {key: count for key, count in tokens.items() if type(count) is int and count >= 0}
+
+
+def encodable(text: str) -> str:
+    """Put U+FFFD for lone surrogates, which no file, database or request can carry."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _close(client: openai.AsyncOpenAI, loop: asyncio.AbstractEventLoop) -> None:
+    """Close the client of a model that is gone, on the loop it lives on."""
+    if loop.is_running():
+        loop.call_soon_threadsafe(lambda: loop.create_task(client.close()))
+
+
+def _check(name: str, value: float | None, low: float) -> None:
+    """Check a number; a whole `low` asks for a whole number."""
+    if value is None:
+        return
+    whole = isinstance(low, int)
+    fits = isinstance(value, int) or (not whole and isinstance(value, float))
+    if not fits or isinstance(value, bool) or not low <= value < math.inf:
+        kind = "whole" if whole else "finite"
+        raise ConfigurationError(f"{name} is {value!r}, but must be a {kind} number of at least {low:g}.")
+
+
+def _check_url(url: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigurationError(f"base_url is {url!r}, but must be an address such as 'http://localhost:8000/v1'.")
 
 
 def _is_loopback(url: str) -> bool:
@@ -257,14 +362,13 @@ def _is_loopback(url: str) -> bool:
     try:
         return ip_address(host).is_loopback
     except ValueError:
-        return host == "localhost"
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def _shown(url: str) -> str:
     """A URL without user name, password and query, which may hold keys."""
     parts = urlsplit(url)
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 # --- specs ----------------------------------------------------------------------------------------
@@ -312,19 +416,35 @@ def openai_model(spec: str, *, base_url: str | None = None, api_key: str | None 
     return OpenAIModel(model, base_url=base_url, api_key=api_key, extra=shaping, **transport)
 
 
+def canonical_options(options: Mapping[str, Any]) -> str:
+    """Options in the one form that names use: "?max_tokens=200&temperature=0.7", sorted; "" for none."""
+    pairs = [f"{key}={_option_text(options[key])}" for key in sorted(options)]
+    return "?" + "&".join(pairs) if pairs else ""
+
+
+def _option_text(value: object) -> str:
+    if isinstance(value, float):
+        return f"{int(value)}" if value.is_integer() else repr(value)
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
 # --- the scripted twin ------------------------------------------------------------------------------
+
+
+Scripted = str | Reply | Exception
 
 
 class ScriptedModel:
     """A model that says what it is told to: for tests of agents, judges and loops.
 
     Args:
-        replies: Texts (or exceptions to raise) given in turn, or a function, sync or async, of the
-            messages.
+        replies: Texts given in turn, or a function, sync or async, of the messages. A `Reply` brings its own
+            token counts; an exception is raised.
         name: The model's name.
 
     Attributes:
         calls: The messages of every call so far.
+        formats: The `response_format` of every call so far.
 
     Example:
         >>> model = ScriptedModel(['{"action_type": "speak", "argument": "hello"}'])
@@ -332,30 +452,42 @@ class ScriptedModel:
 
     def __init__(
         self,
-        replies: Sequence[str | Exception] | Callable[[list[dict[str, str]]], str | Awaitable[str]],
+        replies: Sequence[Scripted] | Callable[[list[dict[str, str]]], Scripted | Awaitable[Scripted]],
         *,
         name: str = "scripted-model",
     ) -> None:
+        if isinstance(replies, str):
+            raise ConfigurationError(f"replies is {replies!r:.80}, but must be a list of texts, or a function.")
         self._replies = replies if callable(replies) else list(replies)
         self.name = name
         self.calls: list[list[dict[str, str]]] = []
+        self.formats: list[dict[str, Any] | None] = []
 
     async def complete(self, messages: Messages, *, response_format: dict[str, Any] | None = None) -> Reply:
         """Give the next scripted reply.
 
         Raises:
-            ModelError: If the replies have run out.
+            ModelError: If the replies have run out; or whatever exception the script holds.
         """
         seen = [dict(message) for message in messages]
         self.calls.append(seen)
+        self.formats.append(response_format)
         usage = {"calls": 1, "prompt_tokens": 0, "completion_tokens": 0, "retries": 0}
-        _record(usage)
+        answer = await self._next(seen)
+        if isinstance(answer, Reply):
+            usage |= answer.usage
+        record_usage(usage)
+        if isinstance(answer, Exception):
+            raise answer
+        return Reply(answer.text if isinstance(answer, Reply) else answer, usage)
+
+    async def _next(self, seen: list[dict[str, str]]) -> Scripted:
         if callable(self._replies):
-            text = self._replies(seen)
-            return Reply(await text if inspect.isawaitable(text) else text, usage)
+            answer = self._replies(seen)
+            return await answer if inspect.isawaitable(answer) else answer
         if len(self.calls) > len(self._replies):
-            raise ModelError(f"Scripted model {self.name!r} has no reply left after {len(self._replies)}.")
-        reply = self._replies[len(self.calls) - 1]
-        if isinstance(reply, Exception):
-            raise reply
-        return Reply(reply, usage)
+            return ModelError(f"Scripted model {self.name!r} has no reply left after {len(self._replies)}.")
+        return self._replies[len(self.calls) - 1]
+
+    def __repr__(self) -> str:
+        return f"ScriptedModel({self.name!r})"

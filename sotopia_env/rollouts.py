@@ -17,9 +17,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sotopia_env import aio
 from sotopia_env.conversation import TURN_ORDERS, Conversation
@@ -35,12 +36,14 @@ from sotopia_env.version import __version__
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+T = TypeVar("T")
+
 ON_ERROR = ("record", "raise")
 
 _logger = logging.getLogger(__name__)
 
 _PLAN_CHUNK = 500
-_BACKLOG = 100
+_BACKLOG = 32
 """Finished episodes that may wait for the store before playing pauses."""
 
 _YIELD_EVERY = 4
@@ -148,7 +151,7 @@ def episode_seed(seed: int, task_id: str, repeat: int) -> int:
     return int(digest([seed, task_id, repeat])[:12], 16)
 
 
-class _Foreign(Exception):
+class _ForeignError(Exception):
     """Carries whatever an agent or judge raised, `SystemExit` too, to where its episode is closed."""
 
     def __init__(self, error: BaseException) -> None:
@@ -200,9 +203,9 @@ class _Engine:
         progress: bool,
         on_error: str,
     ) -> None:
-        for name, value, least in (("repeats", repeats, 1), ("concurrency", concurrency, 1), ("max_turns", max_turns, 1)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ConfigurationError(f"{name} is {value!r}, but must be a whole number of {least} or more.")
+        for name, value in (("repeats", repeats), ("concurrency", concurrency), ("max_turns", max_turns)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ConfigurationError(f"{name} is {value!r}, but must be a whole number of 1 or more.")
         if isinstance(seed, bool) or not isinstance(seed, int):
             raise ConfigurationError(f"seed is {seed!r}, but must be a whole number.")
         if turn_order not in TURN_ORDERS:
@@ -234,6 +237,7 @@ class _Engine:
     async def run(self) -> Sequence[Episode]:
         """Play, judge and store everything."""
         self._threads = ThreadPoolExecutor(self.concurrency, thread_name_prefix="sotopia-env-agent")
+        self._store_thread = ThreadPoolExecutor(1, thread_name_prefix="sotopia-env-store")
         jobs = self._jobs()
         count = min(self.concurrency, len(self.tasks) * self.repeats)
         with self.bar:
@@ -248,6 +252,7 @@ class _Engine:
                 if self._writer is not None:
                     results += await asyncio.gather(self._writer, return_exceptions=True)
                 self._threads.shutdown(wait=False, cancel_futures=True)
+                self._store_thread.shutdown(wait=False)
         for result in results:
             if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
                 raise result
@@ -304,7 +309,7 @@ class _Engine:
     # --- playing --------------------------------------------------------------------------------
 
     async def _play(self, job: _Job) -> tuple[Episode, BaseException | None]:
-        started_at, start = datetime.now(timezone.utc), time.perf_counter()
+        started_at, start = datetime.now(UTC), time.perf_counter()
         conversation = Conversation(job.task, seed=job.seed, max_turns=self.max_turns, turn_order=self.turn_order)
         usage: dict[str, dict[str, int]] = {}
         error: BaseException | None = None
@@ -313,9 +318,9 @@ class _Engine:
                 conversation.apply(await self._moves(conversation, usage))
                 if conversation.turn % _YIELD_EVERY == 0:
                     await asyncio.sleep(0)
-        except _Foreign as foreign:
+        except _ForeignError as foreign:
             error = foreign.error
-        except Exception as own:  # noqa: BLE001 - an unusable action, or a bug: it ends this episode, not the others
+        except Exception as own:  # an unusable action, or a bug: it ends this episode, not the others
             error = own
         episode = Episode(
             task=job.task,
@@ -343,8 +348,10 @@ class _Engine:
             return {movers[0]: await self._move(movers[0], conversation, usage)}
         asked = [self._move(mover, conversation, usage) for mover in movers]
         moves = await asyncio.gather(*asked, return_exceptions=True)
-        for move in sorted((m for m in moves if isinstance(m, BaseException)), key=lambda m: isinstance(m, _Foreign)):
-            raise move
+        errors = [move for move in moves if isinstance(move, BaseException)]
+        if errors:
+            # An interruption goes before an agent's failure.
+            raise min(errors, key=lambda error: isinstance(error, _ForeignError))
         return dict(zip(movers, moves, strict=True))
 
     async def _move(self, mover: str, conversation: Conversation, usage: dict[str, dict[str, int]]) -> object:
@@ -359,7 +366,7 @@ class _Engine:
         """Call a method of an agent or judge in the way that suits it: in place, awaited, or on a thread.
 
         Raises:
-            _Foreign: With whatever it raised.
+            _ForeignError: With whatever it raised.
         """
         try:
             if getattr(who, "inline", False) or inspect.iscoroutinefunction(method):
@@ -373,11 +380,11 @@ class _Engine:
             return await value if inspect.isawaitable(value) else value
         except KeyboardInterrupt:
             raise _Interrupted from None
-        except BaseException as error:  # noqa: BLE001 - foreign code; whatever it raises is its episode's failure
+        except BaseException as error:  # foreign code; whatever it raises is its episode's failure
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise
-            raise _Foreign(error) from error
+            raise _ForeignError(error) from error
 
     # --- judging --------------------------------------------------------------------------------
 
@@ -386,9 +393,9 @@ class _Engine:
             try:
                 verdict = check_verdict(await self._ask(judge, judge.score, episode), episode, judge)
                 rewards = rewards_from(verdict, self.reward, episode)
-            except _Foreign as foreign:
+            except _ForeignError as foreign:
                 return _Judgement(error=foreign.error, usage=dict(used))
-            except Exception as own:  # noqa: BLE001 - an unusable verdict, or a reward function that raises
+            except Exception as own:  # an unusable verdict, or a reward function that raises
                 return _Judgement(error=own, usage=dict(used))
         # The store looks for the name under which the judge was asked.
         return _Judgement(verdict.model_copy(update={"judge": judge.name}), rewards, dict(used))
@@ -408,8 +415,9 @@ class _Engine:
 
     async def _judge_again(self, job: _Job) -> BaseException | None:
         """Judge an episode of the store; returns what went wrong."""
-        assert self.store is not None and self.judge is not None
-        stored = await asyncio.to_thread(self.store.get, job.key)
+        assert self.store is not None
+        assert self.judge is not None
+        stored = await self._on_store_thread(self.store.get, job.key)
         if stored is None:
             return await self._do(job)
         # The judge sees what it would have seen right after the play, no other judge's verdict.
@@ -418,13 +426,11 @@ class _Engine:
         if stored.status == "judge_failed":
             await self._keep(job, self._with(stored, judgement))
         elif judgement.verdict is not None:
-            await asyncio.to_thread(
-                self.store.add_verdict, job.key, judgement.verdict, usage=judgement.usage, rewards=judgement.rewards
-            )
+            add = partial(self.store.add_verdict, usage=judgement.usage, rewards=judgement.rewards)
+            await self._on_store_thread(add, job.key, judgement.verdict)
         elif judgement.error is not None:
-            _logger.warning(
-                "Judge %r gave no verdict on the stored episode %s: %s", self.judge.name, job.key, one_line(judgement.error)
-            )
+            problem = one_line(judgement.error)
+            _logger.warning("Judge %r gave no verdict on the stored episode %s: %s", self.judge.name, job.key, problem)
         return judgement.error
 
     # --- keeping --------------------------------------------------------------------------------
@@ -446,7 +452,11 @@ class _Engine:
         # Nothing waits for a full batch: what finishes during a commit shares the next one.
         while self._unwritten:
             batch, self._unwritten = self._unwritten, []
-            await asyncio.to_thread(store.add_all, batch)
+            await self._on_store_thread(store.add_all, batch)
+
+    async def _on_store_thread(self, method: Callable[..., T], *arguments: object) -> T:
+        # One thread of its own: commits follow each other anyway, and its memory is not spread over many.
+        return await asyncio.get_running_loop().run_in_executor(self._store_thread, method, *arguments)
 
 
 class _Bar:
@@ -521,7 +531,7 @@ def _caught(method: Callable[[Any], object], argument: object) -> tuple[object, 
     # Handed over as a value: a future cannot carry StopIteration, and SystemExit would end the loop.
     try:
         return method(argument), None
-    except BaseException as error:  # noqa: BLE001 - raised again on the event loop
+    except BaseException as error:  # raised again on the event loop
         return None, error
 
 

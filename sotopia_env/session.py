@@ -117,7 +117,7 @@ class Session:
         wanted = (options or {}).get("task")
         if wanted is None:
             task = self.tasks[drawn]
-        elif wanted in self._by_id:
+        elif isinstance(wanted, str) and wanted in self._by_id:
             task = self._by_id[wanted]
         else:
             raise TaskNotFoundError(unknown("task id", wanted, self._by_id))
@@ -260,14 +260,16 @@ class Session:
         elif snapshot.get("error") is not None:
             agents = self.possible_agents
             self.ending = Ending(dict.fromkeys(agents, math.nan), {agent: {} for agent in agents}, snapshot["error"])
+        elif self.judge is None and conversation.is_over:
+            self.finish()
 
     # --- rendering ------------------------------------------------------------------------------------
 
-    def render_text(self, first_event: int = 0) -> str:
-        """The public scenario (from the first event on) and public events, safe to print to a terminal."""
+    def render_text(self, first_event: int = 0, *, heading: bool = True) -> str:
+        """The public scenario and public events from one on, safe to print to a terminal."""
         conversation = self.conversation
         lines = []
-        if first_event == 0:
+        if heading:
             cast = ", ".join(seat.character.name for seat in conversation.task.seats)
             lines += [f"[{conversation.task.id}] {conversation.task.scenario}", f"Cast: {cast}", ""]
         lines += [event_line(conversation.task, e) for e in conversation.events[first_event:] if e.to is None]
@@ -306,11 +308,13 @@ class Renderer:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._shown = 0
+        self._headed = False
         self._closed = False
 
     def restart(self) -> None:
         """Forget what was printed; a new conversation has begun."""
         self._shown = 0
+        self._headed = False
         self._closed = False
         self.refresh()
 
@@ -318,12 +322,11 @@ class Renderer:
         """In "human" mode, print what happened since the last time."""
         if self._session.render_mode != "human" or self._closed:
             return
-        events = self._session.conversation.events
-        text = self._session.render_text(self._shown)
+        text = self._session.render_text(self._shown, heading=not self._headed)
         if text:
             print(text, flush=True)
-        # The heading prints with event 0 only; afterwards start past what was shown.
-        self._shown = max(len(events), 1) if not self._shown else len(events)
+        self._shown = len(self._session.conversation.events)
+        self._headed = True
         self._closed = self._session.conversation.is_over
 
     def render(self) -> str | None:

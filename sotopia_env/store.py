@@ -228,9 +228,9 @@ class EpisodeStore:
             # One short transaction a page: a reader that takes its time holds nobody up.
             with self._transaction() as connection:
                 rows = connection.execute(page).all()
-                verdicts = self._verdicts_of(connection, [key for _, key, _ in rows])
-            for _, key, record in rows:
-                yield self._merged(key, record, verdicts.get(key, {}))
+                verdicts = self._verdicts_of(connection, [row.key for row in rows])
+            for row in rows:
+                yield self._merged(row.key, row.record, verdicts.get(row.key, {}))
             if len(rows) < _PAGE:
                 return
             page = query.where(place > sqlalchemy.tuple_(*map(sqlalchemy.literal, rows[-1][:2]))).limit(_PAGE)
@@ -325,13 +325,13 @@ class EpisodeStore:
         if not ours & tables:
             if not create:
                 raise StoreError(
-                    f"{self.location!r} holds no episode store. Pass the path of a store that rollout(..., store=...) wrote."
+                    f"{self.location!r} holds no episode store. Pass one that rollout(..., store=...) wrote."
                 )
             self._create()
         elif not ours <= tables:
             raise StoreError(
-                f"{self.location!r} is a database with a table {min(ours & tables)!r} of its own, not an episode store. "
-                "Pass another path or URL."
+                f"{self.location!r} is a database with a table {min(ours & tables)!r} of its own, not an episode "
+                "store. Pass another path or URL."
             )
         with self._transaction() as connection:
             version = connection.scalar(select(_meta.c.value).where(_meta.c.name == "schema_version"))

@@ -99,6 +99,7 @@ class Task(Record):
 
     def model_post_init(self, context: object, /) -> None:
         """Check that the cast fits; once, when the task is made."""
+        _check_text(self)
         ids = [seat.character.id for seat in self.seats]
         twice = sorted({i for i in ids if ids.count(i) > 1})
         if twice:
@@ -120,6 +121,16 @@ class Task(Record):
 
     def __hash__(self) -> int:
         return hash(self.digest)
+
+
+def _check_text(task: Task) -> None:
+    """Refuse lone surrogates, nan and infinity: no observation, file or database could carry them."""
+    record = task.model_dump()
+    for field, value in (*record.items(), *((f"seats.{i}", seat) for i, seat in enumerate(record.pop("seats")))):
+        try:
+            json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+        except ValueError as error:
+            raise ValueError(f"{field} cannot be written as JSON in UTF-8 ({error}); use numbers and text") from error
 
 
 def digest(value: object) -> str:

@@ -55,19 +55,24 @@ class Outcomes:
     best: tuple[float, ...]
     zone: bool
     top: float
+    _pareto: dict[tuple[float, ...], bool] = field(default_factory=dict, compare=False, repr=False)
 
     def gains(self, values: Sequence[float]) -> list[float]:
         """X of every seat, for the seats' values of one result. Only where there is a zone."""
         return [(u - d) / (b - d) for u, d, b in zip(values, self.no_deal, self.best, strict=True)]
 
-    def is_pareto(self, values: Sequence[float]) -> bool:
+    def is_pareto(self, values: tuple[float, ...]) -> bool:
         """Whether no result, no deal included, is as good for all and better for one."""
-        for other in (self.no_deal, *self.values.values()):
-            if all(o >= u for o, u in zip(other, values, strict=True)) and any(
-                o > u for o, u in zip(other, values, strict=True)
-            ):
-                return False
-        return True
+        known = self._pareto.get(values)
+        if known is None:
+            others = (self.no_deal, *self.values.values())
+            known = self._pareto[values] = not any(_dominates(other, values) for other in others)
+        return known
+
+
+def _dominates(other: Sequence[float], values: Sequence[float]) -> bool:
+    pairs = list(zip(other, values, strict=True))
+    return all(o >= u for o, u in pairs) and any(o > u for o, u in pairs)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,269 @@
+"""`sotopia-env judge`: score stored episodes again, and put verdicts side by side."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from sotopia_env import aio
+from sotopia_env.cli import common
+from sotopia_env.cli.sources import SHORT_ID, FileSource, Source, StoreSource, open_source
+from sotopia_env.cli.summary import Values
+from sotopia_env.errors import ConfigurationError, JudgeError, one_line
+
+if TYPE_CHECKING:
+    from sotopia_env.episodes import Episode, Verdict
+    from sotopia_env.judges.base import Judge, Reward
+
+SHOWN_ROWS = 20
+"""How many episodes the side-by-side table lists."""
+
+
+@dataclass
+class Judged:
+    """An episode with all its verdicts, or why this judge gave none."""
+
+    episode: Episode
+    error: str | None = None
+
+
+@dataclass
+class Report:
+    """What came of it."""
+
+    judged: list[Judged] = field(default_factory=list)
+    broken_off: int = 0
+    already: int = 0
+
+
+def run(
+    *,
+    source: str,
+    judge: str,
+    reward: str,
+    limit: int | None,
+    again: bool,
+    concurrency: int,
+    seed: int,
+    output: str | None,
+    base_url: str | None,
+    quiet: bool,
+    as_json: bool,
+) -> int:
+    """Judge, keep, print, and return the exit code: 0 only if every episode got its verdict."""
+    opened = open_source(source)
+    made = common.make_judge(judge, base_url)
+    if made is None:
+        raise ConfigurationError("--judge 'none' gives no verdicts. Name a judge, such as openai/gpt-4o.")
+    if isinstance(opened, FileSource) and output is None:
+        common.log(f"{opened.location} is a file, which stays as it is; give --output to keep the verdicts.")
+    report = _judge_all(opened, made, common.read_reward(reward), limit, again, concurrency, quiet)
+    if output is not None:
+        from sotopia_env.episodes import write_episodes
+
+        write_episodes(output, (judged.episode for judged in report.judged))
+    if as_json:
+        common.print_json(_record(report, made.name, seed))
+    else:
+        _show(report, made.name, seed)
+    failed = [judged for judged in report.judged if judged.error is not None]
+    for one in failed[:5]:
+        common.log(f"{one.episode.id[:SHORT_ID]}: {one.error}")
+    if failed:
+        common.log(
+            f"error: {made.name} gave no verdict on {len(failed)} of {common.counted(len(report.judged), 'episode')}. "
+            "Run the same command again; verdicts that were kept are not asked for twice."
+        )
+    return 1 if failed else 0
+
+
+# --- asking ---------------------------------------------------------------------------------------
+
+
+def _judge_all(
+    source: Source, judge: Judge, reward: Reward, limit: int | None, again: bool, concurrency: int, quiet: bool
+) -> Report:
+    from sotopia_env.judges.base import check_reward
+
+    report = Report()
+    chosen: list[Episode] = []
+    for episode in source.episodes():
+        if episode.ended_by is None:
+            report.broken_off += 1
+        elif limit is None or len(chosen) < limit:
+            chosen.append(episode)
+    check_reward(judge, reward, [episode.task for episode in chosen])
+    bar = Progress(
+        TextColumn("verdicts"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=common.console(stderr=True),
+        disable=quiet,
+    )
+
+    async def all_of_them() -> list[Judged]:
+        slots = asyncio.Semaphore(concurrency)
+
+        async def one(episode: Episode) -> Judged:
+            async with slots:
+                if judge.name in episode.verdicts and not again:
+                    report.already += 1
+                    judged = Judged(episode)
+                else:
+                    judged = await _judge_one(source, judge, reward, episode)
+                bar.advance(task)
+                return judged
+
+        return list(await asyncio.gather(*map(one, chosen)))
+
+    with bar:
+        task = bar.add_task("", total=len(chosen))
+        report.judged = aio.run(all_of_them())
+    return report
+
+
+async def _judge_one(source: Source, judge: Judge, reward: Reward, episode: Episode) -> Judged:
+    """Ask for one verdict and keep it; a failure is reported and never becomes a score."""
+    import inspect
+
+    from sotopia_env.judges.base import check_verdict, rewards_from
+    from sotopia_env.models import usage_scope
+
+    # The judge sees what it would have seen right after the play, no other judge's verdict.
+    bare = episode.model_copy(update={"verdicts": {}, "rewards": {}, "status": "complete", "error": None})
+    with usage_scope() as used:
+        try:
+            given = judge.score(bare)
+            verdict = check_verdict(await given if inspect.isawaitable(given) else given, bare, judge)
+            rewards = rewards_from(verdict, reward, bare)
+        except JudgeError as error:
+            return Judged(episode, one_line(error))
+        except Exception as foreign:  # a user's judge may raise anything; it must not stop the others
+            return Judged(episode, one_line(foreign))
+    verdict = verdict.model_copy(update={"judge": judge.name})
+    usage = {**episode.usage, judge.name: dict(used)} if any(used.values()) else episode.usage
+    done = episode.model_copy(
+        update={
+            "verdicts": {**episode.verdicts, judge.name: verdict},
+            "rewards": episode.rewards or rewards,
+            "usage": usage,
+            "status": "complete",
+            "error": None,
+        }
+    )
+    if isinstance(source, StoreSource):
+        await asyncio.to_thread(_keep, source, episode, done, verdict, dict(used))
+    return Judged(done)
+
+
+def _keep(source: StoreSource, before: Episode, done: Episode, verdict: Verdict, used: dict[str, int]) -> None:
+    if before.status == "judge_failed":
+        source.store.add(done)
+    else:
+        usage = used if any(used.values()) else None
+        source.store.add_verdict(before.key, verdict, usage=usage, rewards=done.rewards)
+
+
+# --- side by side ---------------------------------------------------------------------------------
+
+
+def _pairs(episodes: Sequence[Judged]) -> Iterator[tuple[Episode, str, str, dict[str, float]]]:
+    """Episode, agent, dimension, and the scores on it by judge."""
+    for judged in episodes:
+        episode = judged.episode
+        for agent in episode.task.agents:
+            names = {name: None for verdict in episode.verdicts.values() for name in verdict.scores.get(agent, {})}
+            for name in names:
+                by_judge = {
+                    judge: verdict.scores[agent][name].value
+                    for judge, verdict in episode.verdicts.items()
+                    if name in verdict.scores.get(agent, {})
+                }
+                yield episode, agent, name, by_judge
+
+
+def _judges(report: Report, newest: str) -> list[str]:
+    known = {judge for judged in report.judged for judge in judged.episode.verdicts}
+    return [*sorted(known - {newest}), *([newest] if newest in known else [])]
+
+
+def _means(report: Report, newest: str) -> dict[str, dict[str, Values]]:
+    """By dimension: scores by judge, and for every other judge the newest's minus its, where both scored."""
+    found: dict[str, dict[str, Values]] = defaultdict(lambda: defaultdict(Values))
+    for episode, _, name, by_judge in _pairs(report.judged):
+        for judge, value in by_judge.items():
+            found[name][judge].add(episode.task.id, value)
+            if judge != newest and newest in by_judge:
+                found[name][f"{newest} minus {judge}"].add(episode.task.id, by_judge[newest] - value)
+    return found
+
+
+def _show(report: Report, newest: str, seed: int) -> None:
+    judges = _judges(report, newest)
+    rows = [
+        (episode.id[:SHORT_ID], episode.task.id, agent, *(_number(by_judge.get(judge)) for judge in judges))
+        for episode, agent, name, by_judge in _pairs(report.judged)
+        if name == "goal"
+    ]
+    asked = sum(judged.error is None for judged in report.judged) - report.already
+    common.say(
+        f"{common.counted(len(report.judged), 'episode')}: {asked} judged now, {report.already} had a verdict of {newest}"
+        + (f"; {report.broken_off} broke off and cannot be judged" if report.broken_off else "")
+    )
+    if rows:
+        common.say()
+        common.say("goal, side by side", style="bold")
+        common.print_table(("episode", "task", "agent", *judges), rows[:SHOWN_ROWS], right=judges)
+        if len(rows) > SHOWN_ROWS:
+            common.say(f"... and {len(rows) - SHOWN_ROWS} more rows; --json has them all", style="dim")
+    means = _means(report, newest)
+    differences = [f"{newest} minus {judge}" for judge in judges if judge != newest and newest in judges]
+    if means:
+        common.say()
+        common.say("means", style="bold")
+        columns = [*judges, *differences]
+        table = [(name, *(_estimate(by.get(column), seed) for column in columns)) for name, by in means.items()]
+        common.print_table(("dimension", *columns), table, right=columns)
+        common.say("Intervals: 95%, bootstrap over tasks.", style="dim")
+
+
+def _record(report: Report, newest: str, seed: int) -> dict[str, Any]:
+    means = {
+        name: {column: found.record() for column, values in by.items() if (found := values.estimate(seed)) is not None}
+        for name, by in _means(report, newest).items()
+    }
+    return {
+        "judge": newest,
+        "judges": _judges(report, newest),
+        "already_judged": report.already,
+        "broken_off": report.broken_off,
+        "means": means,
+        "episodes": [
+            {
+                "id": judged.episode.id,
+                "task": judged.episode.task.id,
+                "error": judged.error,
+                "scores": {
+                    judge: {agent: verdict.values(agent) for agent in verdict.scores}
+                    for judge, verdict in judged.episode.verdicts.items()
+                },
+            }
+            for judged in report.judged
+        ],
+    }
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _estimate(values: Values | None, seed: int) -> str:
+    found = values.estimate(seed) if values is not None else None
+    return "-" if found is None else str(found)
