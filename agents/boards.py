@@ -6,12 +6,13 @@ talk and offers how well the other likes each. Strategies differ only in how the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import product
-from typing import Any, NamedTuple
+from operator import mul
+from typing import Any, NamedTuple, cast
 
-from sotopia_env.agents.reading import Facts, Reading, mentions, numbers, parse_facts
+from sotopia_env.agents.reading import Facts, Reading, mentions, numbers
 from sotopia_env.rules import Result
 
 _SURPLUS = 0.25
@@ -74,7 +75,9 @@ def _bargain(lowest: int, highest: int, value: float, seat: int) -> Board:
 
 
 @lru_cache(maxsize=512)
-def _divide(pool: tuple[tuple[str, int], ...], values: tuple[tuple[str, float], ...], outside: float, seat: int) -> Board:
+def _divide(
+    pool: tuple[tuple[str, int], ...], values: tuple[tuple[str, float], ...], outside: float, seat: int
+) -> Board:
     worth = dict(values)
     own: dict[Result, float] = {}
     for kept in product(*(range(count + 1) for _, count in pool)):
@@ -104,19 +107,19 @@ def kept_by(reading: Reading, result: Any, seat: int) -> dict[str, int]:
 # --- how well the other likes each result -----------------------------------------------------------
 
 
-def likings(reading: Reading, board: Board) -> Callable[[Result], float]:
-    """An estimate of the other's value of a result, from what it said and offered; in bargains only its order."""
+def likings(reading: Reading, board: Board) -> dict[Result, float]:
+    """The other's estimated value of every result, from what it said and offered; in bargains only the order counts."""
     if reading.facts.rules == "divide":
         weights = other_weights(reading)
         pool: dict[str, int] = reading.facts.terms["items"]
         signed = [weights[item] if reading.seat == 1 else -weights[item] for item in pool]
         # A result says what seat 0 keeps.
         base = 0.0 if reading.seat == 1 else sum(weights[item] * count for item, count in pool.items())
-        return lambda result: base + sum(w * k for w, k in zip(signed, result, strict=True))  # type: ignore[call-overload]
+        kept = cast("dict[tuple[int, ...], float]", board.own)
+        return {result: base + sum(map(mul, signed, result)) for result in kept}
     if reading.facts.rules == "schedule":
-        slots = other_slots(reading)
-        return lambda result: slots[str(result)]
-    return lambda result: -board.own[result]  # one number, opposed interests
+        return {slot: weight for slot, weight in other_slots(reading).items()}  # noqa: C416  (widens the key's type)
+    return {result: -value for result, value in board.own.items()}  # one number, opposed interests
 
 
 def other_weights(reading: Reading) -> dict[str, float]:
@@ -181,20 +184,6 @@ def ranked_items(values: dict[str, Any]) -> list[str]:
     return sorted(values, key=lambda name: -values[name])
 
 
-def best_of(candidates: Sequence[Result], liking: Callable[[Result], float], own: dict[Result, float]) -> Result:
+def best_of(candidates: Sequence[Result], liking: dict[Result, float], own: dict[Result, float]) -> Result:
     """What the other likes best among results; the own value decides between equals."""
-    return max(candidates, key=lambda result: (round(liking(result), 6), own[result]))
-
-
-__all__ = [
-    "Board",
-    "best_of",
-    "board_of",
-    "kept_by",
-    "likings",
-    "other_slots",
-    "other_weights",
-    "parse_facts",
-    "ranked_items",
-    "terms_text",
-]
+    return max(candidates, key=lambda result: (round(liking[result], 6), own[result]))

@@ -1,25 +1,23 @@
 """The expert: tells what helps both, reads the other, holds first, then concedes in equal steps, and closes in time.
 
-Where offers stand, it asks for the best that the other seems able to bear, waits while the other
-still moves, and from then on gives way by the same amount with every move, each time with the result
-that the other seems to like best among those good enough for itself. It takes an offer that is as
-good as its own next ask, and at its last chance any that is better than none. Where no agreement is
-possible it leaves without one.
+Where offers stand, it asks for the best that the other seems able to bear, holds that for a while, and
+then gives way by the same amount with every move, each time with the result that the other seems to
+like best among those good enough for itself. It takes an offer that is as good as its own ask, and at
+its last chance any that is better than none. Where no agreement is possible it leaves without one.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 from sotopia_env.actions import Action
-from sotopia_env.agents.boards import Board, best_of, board_of, likings, other_weights, ranked_items, terms_text
-from sotopia_env.agents.haggling import donor_waits, hold, opening, persuade, yields_to_twin
+from sotopia_env.agents.boards import Board, best_of, board_of, likings, ranked_items, terms_text
+from sotopia_env.agents.haggling import donor_waits, hold, most_shown, opening, persuade, yields_to_twin
 from sotopia_env.agents.phrases import listing, phrase
-from sotopia_env.agents.reading import Reading, mentions
-from sotopia_env.agents.sharing import find_friend, heard_names, keep
+from sotopia_env.agents.reading import LAST_TURN, Reading, mentions
+from sotopia_env.agents.sharing import find_friend, keep
 from sotopia_env.agents.tempers import Temper
-from sotopia_env.agents.voting import NO_DECISION, closes, my_vote, other_values, standpoint, support
+from sotopia_env.agents.voting import NO_DECISION, closes, my_vote, other_values, own_values, standpoint, support
 from sotopia_env.rules import Result
 
 TEMPER = Temper("expert", 1.0, 0.1, 1.0, 0.0, True, False, "open", 0, 4, 3)
@@ -31,9 +29,8 @@ _OPENING = {"bargain": 1.2, "donate": 1.2, "divide": 1.0, "schedule": 1.0}
 _CLOSING = 0.15
 """Last ask, as a share of what it hopes for, unless the other offers more."""
 
-_HOLDS = 0.4
+_HOLDS = 0.25
 """Share of the time for which it holds its first ask."""
-
 
 _MIDDLE = 0.8
 """When it has come to its middle ask, as a share of the time."""
@@ -66,25 +63,27 @@ def deal(reading: Reading) -> Action:
     ask = asked(reading, board, liking)
     standing = reading.standing
     value = board.own[standing] if standing is not None else board.none - 1
-    if reading.role == "donor" and not _all_shown(reading) and not reading.is_last_chance:
-        if value < ask:
-            return donor_waits(reading, TEMPER)
-    if value >= board.none and (value >= ask or (reading.is_last_chance and (value > board.none or reading.turn >= 19))):
+    least = board.none if _at_the_end(reading) else board.none + 1e-9
+    if value >= ask or (reading.is_last_chance and value >= least):
         return Action("action", "accept")
+    if reading.role == "donor" and not _all_shown(reading) and not reading.is_last_chance:
+        return donor_waits(reading, TEMPER)
     if reading.role == "persuader" and (move := persuade(reading, TEMPER)):
         return move
     if not reading.mine:
         return Action("speak", first_words(reading))
-    candidates = [result for result, own in board.own.items() if own >= max(ask, board.none)]
-    if not candidates or (reading.is_last_chance and reading.turn >= 19):
+    candidates = [result for result, own in board.own.items() if own >= ask]
+    if not candidates or _at_the_end(reading):
         return Action("leave", phrase(reading, "bye"))
+    if reading.facts.rules == "schedule" and reading.progress > 0.6 and max(liking[slot] for slot in candidates) < 0:
+        return Action("leave", phrase(reading, "no slot"))
     offer = best_of(candidates, liking, board.own)
     if offer == reading.my_standing:
         return hold(reading, TEMPER)
     return Action("action", f"offer {terms_text(reading, offer)}")
 
 
-def asked(reading: Reading, board: Board, liking: Callable[[Result], float]) -> float:
+def asked(reading: Reading, board: Board, liking: dict[Result, float]) -> float:
     """The own value asked now: held, then lowered in equal steps to the middle ask, and from there to the last."""
     first = board.none + _OPENING[reading.facts.rules] * (hoped(reading, board, liking) - board.none)
     middle = middle_ask(reading, board, liking)
@@ -102,19 +101,20 @@ def asked(reading: Reading, board: Board, liking: Callable[[Result], float]) -> 
     return max(board.none, min(ask, max(board.own.values())))
 
 
-def hoped(reading: Reading, board: Board, liking: Callable[[Result], float]) -> float:
+def hoped(reading: Reading, board: Board, liking: dict[Result, float]) -> float:
     """The best own value that the other can be expected to bear."""
     if reading.facts.rules != "divide":
         return board.reach
-    return max(own for result, own in board.own.items() if liking(result) >= outside_of_other(reading))
+    outside = outside_of_other(reading)
+    return max(own for result, own in board.own.items() if liking[result] >= outside)
 
 
-def middle_ask(reading: Reading, board: Board, liking: Callable[[Result], float]) -> float:
-    """Most of what it hopes for where one number is shared; else the own value of what is best for both taken together."""
+def middle_ask(reading: Reading, board: Board, liking: dict[Result, float]) -> float:
+    """Most of what it hopes for where one number is shared; else the own value of what is best for both together."""
     if reading.facts.rules in ("bargain", "donate"):
         return board.none + 0.8 * (board.reach - board.none)
     none = outside_of_other(reading) if reading.facts.rules == "divide" else 0.0
-    both = max(board.own, key=lambda result: max(0.0, board.own[result] - board.none) * max(0.0, liking(result) - none))
+    both = max(board.own, key=lambda result: max(0.0, board.own[result] - board.none) * max(0.0, liking[result] - none))
     return max(board.own[both], board.none)
 
 
@@ -129,13 +129,20 @@ def first_words(reading: Reading) -> str:
     if reading.facts.rules != "divide":
         return opening(reading, TEMPER)
     values: dict[str, float] = reading.facts.private["values"]
-    points = listing([f"each {item} is worth {values[item]:g}" for item in ranked_items(values)])
-    return phrase(reading, "open divide", ranking=phrase(reading, "points", points=points, none=f"{reading.facts.private['outside']:g}"))
+    items = ranked_items({item: values[item] for item in reading.facts.terms["items"]})
+    points = listing([f"each {item} is worth {values[item]:g}" for item in items])
+    none = f"{reading.facts.private['outside']:g}"
+    return phrase(reading, "open divide", ranking=phrase(reading, "points", points=points, none=none))
+
+
+def _at_the_end(reading: Reading) -> bool:
+    """Whether nobody could answer any more."""
+    return reading.turn >= LAST_TURN
 
 
 def _all_shown(reading: Reading) -> bool:
     shown = reading.table.shown if reading.table else []
-    return len(shown) >= int(reading.facts.terms["shows"]) or reading.progress > 0.5
+    return len(shown) >= most_shown(reading) or reading.progress > 0.5
 
 
 # --- committee -----------------------------------------------------------------------------------------
@@ -143,9 +150,11 @@ def _all_shown(reading: Reading) -> bool:
 
 def decide(reading: Reading) -> Action:
     """Put the favourite to the vote, say where one stands, then vote for what the others can best join."""
-    own: dict[str, float] = reading.facts.private["values"]
+    own = own_values(reading)
     threshold = float(reading.facts.private["threshold"])
     best = max(own, key=lambda option: own[option])
+    if own[best] < threshold:
+        return Action("leave", phrase(reading, "bye"))
     ask = threshold + committee_share(reading) * (own[best] - threshold)
     fine = [option for option in own if own[option] >= ask] or [best]
     closing = [option for option in fine if closes(reading, option)]
@@ -188,19 +197,21 @@ def investigate(reading: Reading) -> Action:
     if reading.is_last_chance:
         return Action("action", f"answer {best}")
     count = len(reading.mine)
-    if count == 0:
-        return Action("speak", phrase(reading, "ask fact", fact=left[0] if left else secret))
+    if count == 0 and left:
+        return Action("speak", phrase(reading, "ask fact", fact=left[0]))
     if count < 4:
         return Action("speak", phrase(reading, "ask secret", secret=secret))
-    certain = hope[best] >= 5 and sum(h == hope[best] for h in hope.values()) == 1
     asked_for = put_to(reading)
-    if not left and (certain or (len(asked_for) >= 6 and len(set(hope.values())) == 1)):
-        return Action("action", f"answer {best}")
     suspects = [value for value in hope if hope[value] == hope[best]]
     fresh = [value for value in suspects if value not in asked_for]
-    if certain:
-        return Action("speak", phrase(reading, "ask fact", fact=left[0]))
-    guess = fresh[:2] if fresh else suspects[:1]
+    silent = len(asked_for) >= 6 and len(suspects) == len(hope)  # reacts to nothing
+    if (len(suspects) == 1 or silent) and (not left or reading.progress > 0.8):
+        return Action("action", f"answer {best}")
+    if (len(suspects) == 1 or silent) and left:  # the record is worth as much as the answer
+        return Action("speak", phrase(reading, "ask fact", fact=left[count % len(left)]))
+    if not fresh and len(suspects) > 3:
+        return Action("speak", phrase(reading, "ask secret", secret=secret))
+    guess = fresh[:2] if len(suspects) > 2 and fresh else suspects[:1]
     return Action("speak", phrase(reading, "ask values", secret=secret, values=listing(guess, "or")))
 
 
@@ -212,7 +223,7 @@ def put_to(reading: Reading) -> list[str]:
 
 
 def suspicions(reading: Reading) -> dict[str, float]:
-    """How likely each value is: 0 if denied, 9 if let slip, 6 if a keeper who denies others does not deny it."""
+    """How likely each value is: 0 if denied, 99 if let slip, more than 1 if one who denies others does not deny it."""
     terms = reading.facts.terms
     values = tuple(terms["facts"][terms["secret"]])
     start = reading.seed % len(values)
@@ -221,11 +232,9 @@ def suspicions(reading: Reading) -> dict[str, float]:
     denied = {value for value, well in heard if not well}
     claimed = {value for value, well in heard if well}
     if denied:
-        hope.update(dict.fromkeys(put_to(reading), 6.0))
+        for value in put_to(reading):
+            hope[value] += 1
     # One who names several values is lying about them.
-    hope.update(dict.fromkeys(claimed, 9.0 if len(claimed) == 1 else 0.0))
+    hope.update(dict.fromkeys(claimed, 99.0 if len(claimed) == 1 else 0.0))
     hope.update(dict.fromkeys(denied, 0.0))
     return hope
-
-
-__all__ = ["expert", "heard_names"]

@@ -7,10 +7,10 @@ that others can read, true or not as their temper has it.
 
 from __future__ import annotations
 
-from sotopia_env.actions import LEAVE, Action
+from sotopia_env.actions import Action
 from sotopia_env.agents.boards import Board, best_of, board_of, likings, other_slots, ranked_items, terms_text
 from sotopia_env.agents.phrases import listing, phrase
-from sotopia_env.agents.reading import Reading, mentions
+from sotopia_env.agents.reading import LAST_TURN, Reading, mentions
 from sotopia_env.agents.tempers import Temper
 from sotopia_env.rules import Result
 
@@ -30,7 +30,7 @@ def haggle(reading: Reading, temper: Temper) -> Action:
         return move
     if not reading.mine:
         return Action("speak", opening(reading, temper))
-    if reading.is_last_chance and reading.turn % 2 and standing is not None and board.own[standing] < board.none:
+    if reading.turn >= LAST_TURN:  # nothing that is still to come could be answered
         return Action("leave", phrase(reading, "bye", temper.name))
     if temper.talk and len(reading.mine) % temper.talk == 0 and not reading.is_last_chance:
         return hold(reading, temper)
@@ -99,18 +99,19 @@ def hold(reading: Reading, temper: Temper) -> Action:
     if turn == 0:
         return Action("non-verbal communication", phrase(reading, "gesture", temper.name))
     if temper.candour == "false" and reading.facts.rules == "bargain" and turn in (1, 3):
-        return Action("speak", bluff(reading))
+        return Action("speak", bluff(reading, board_of(reading)))
     if turn in (1, 4):
         return Action("speak", phrase(reading, f"hold/{temper.name}"))
     fill = {"cause": reading.facts.terms.get("cause", "it")}
     return Action("speak", phrase(reading, f"push {reading.role or reading.facts.rules}", **fill))
 
 
-def bluff(reading: Reading) -> str:
-    """A false limit in a bargain: somewhat better than the own offer of the moment."""
-    value = float(reading.facts.private["value"])
-    sign = 1 if reading.seat == 0 else -1
-    return phrase(reading, f"bluff {reading.role}", n=max(1, round(value + sign * 9)))
+def bluff(reading: Reading, board: Board) -> str:
+    """A false limit in a bargain: a price that would still leave its author a good share."""
+    value, share = float(reading.facts.private["value"]), 0.3 * board.reach
+    price = round(value + share if reading.seat == 0 else value - share)
+    terms = reading.facts.terms
+    return phrase(reading, f"bluff {reading.role}", n=min(max(price, terms["lowest"]), terms["highest"]))
 
 
 def opening(reading: Reading, temper: Temper) -> str:
@@ -127,17 +128,19 @@ def opening(reading: Reading, temper: Temper) -> str:
 
 def ranking(reading: Reading, temper: Temper) -> str:
     """The items by importance; the deceptive one turns the order round."""
-    items = ranked_items(reading.facts.private["values"])
+    values = reading.facts.private["values"]
+    items = ranked_items({item: values[item] for item in reading.facts.terms["items"]})
     if temper.candour == "false":
         items.reverse()
-    middle = items[1:-1] or items[-1:]
-    return phrase(reading, "ranking", best=items[0], middle=listing(middle), worst=items[-1])
+    if len(items) < 3:
+        return phrase(reading, "short ranking", best=items[0])
+    return phrase(reading, "ranking", best=items[0], middle=listing(items[1:-1]), worst=items[-1])
 
 
 def calendar(reading: Reading, temper: Temper, count: int) -> str:
     """Good slots, best first, and where one is busy; the deceptive one is busy wherever it is not best."""
     weights = reading.facts.private["weights"]
-    ranked = ranked_items(weights)
+    ranked = ranked_items({slot: weights[slot] for slot in reading.facts.terms["slots"]})
     good = [slot for slot in ranked if weights[slot] >= 0]
     bad = [slot for slot in ranked if weights[slot] < 0]
     if temper.candour == "false":
@@ -161,11 +164,17 @@ def persuade(reading: Reading, temper: Temper) -> Action | None:
     if not reading.mine:
         appeals = listing(list(terms["appeals"]), "or")
         return Action("speak", phrase(reading, "open persuader", temper.name, cause=terms["cause"], appeals=appeals))
-    limit = 1 if temper.name == "stubborn" else int(terms["shows"])
+    limit = 1 if temper.name == "stubborn" else most_shown(reading)
     if len(shown) >= limit or reading.is_last_chance:
         return None
     appeal = next_appeal(reading, listens=temper.name != "stubborn")
     return Action("action", f"show {appeal}")
+
+
+def most_shown(reading: Reading) -> int:
+    """How many appeals can be shown."""
+    terms = reading.facts.terms
+    return min(int(terms.get("shows", 3)), len(terms["appeals"]))
 
 
 def next_appeal(reading: Reading, listens: bool) -> str:
@@ -183,7 +192,7 @@ def next_appeal(reading: Reading, listens: bool) -> str:
 def donor_talk(reading: Reading, temper: Temper) -> str:
     """What the donor says first: what moves it, or something else if its temper is not open."""
     weights: dict[str, float] = reading.facts.private["weights"]
-    ranked = ranked_items(weights)
+    ranked = ranked_items({appeal: weights[appeal] for appeal in reading.facts.terms["appeals"]})
     if temper.candour == "coy":
         return phrase(reading, "coy donor")
     if temper.candour == "false":
@@ -201,9 +210,6 @@ def donor_waits(reading: Reading, temper: Temper) -> Action:
     if not reading.mine:
         return Action("speak", donor_talk(reading, temper))
     shown = reading.table.shown if reading.table else []
-    if len(shown) >= int(reading.facts.terms["shows"]) or reading.progress > 0.7:
+    if len(shown) >= most_shown(reading) or reading.progress > 0.7:
         return Action("leave", phrase(reading, "bye", temper.name))
     return Action("speak", phrase(reading, "wait donor", cause=reading.facts.terms["cause"]))
-
-
-__all__ = ["LEAVE", "donor_talk", "donor_waits", "haggle", "hold", "next_appeal", "opening", "persuade", "yields_to_twin"]

@@ -66,6 +66,10 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "For me the {best} comes first, after that the {middle}, and last of all the {worst}.",
         "I mostly need the {best}, the {middle} would be nice, the {worst} less so.",
     ),
+    "short ranking": (
+        "It is the {best} I care about most.",
+        "I mostly want the {best}.",
+    ),
     "points": (
         "To me {points}. Without a deal I would have {none}.",
         "If I put numbers on it: {points}. Without a deal I get {none} from elsewhere.",
@@ -94,6 +98,10 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "I cannot do {slots}.",
         "On my side {slots} will not work.",
     ),
+    "no slot": (
+        "It seems there is no time that suits both of us. Another week, then.",
+        "Then we have no free hour in common. Let us leave it for now.",
+    ),
     "push schedule": (
         "Which times are really impossible for you?",
         "Is there any way you could move something?",
@@ -108,6 +116,12 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "Does one of these ring a bell: {friends}?",
         "Perhaps it is one of these: {friends}.",
         "Next on my list: {friends}. Who are some of your friends?",
+    ),
+    "name a friend": (
+        "Do you know {friends}?",
+        "There is {friends}, for one. Whom do you know?",
+        "Does the name {friends} mean anything to you?",
+        "What about {friends}?",
     ),
     "ask friends": (
         "I have named all of mine. Who else do you know?",
@@ -156,7 +170,7 @@ PHRASES: dict[str, tuple[str, ...]] = {
     "slip": (
         "Well, between the two of us: it is {value}. Please keep that to yourself.",
         "All right, because you ask so kindly: {value}.",
-        "I should not say so, but it is {value}.",
+        "Fine, you have talked me into it: {value}.",
     ),
     "false claim": (
         "Since you ask: my {secret} is {value}.",

@@ -12,7 +12,9 @@ _LEAVES = 0.02
 """Share of its turns in which it leaves."""
 
 _KINDS = ("none", "speak", "speak", "speak", "non-verbal communication", "action", "action")
-_ALPHABET = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789    .,;:!?'\"()<>&{}[]=+-*/äéñßøžДλ中日한€…”😀"
+_ALPHABET = (
+    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789    .,;:!?'\"()<>&{}[]=+-*/äéñßøžДλ中日한€…”😀"
+)
 
 
 class RandomAgent:

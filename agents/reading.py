@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, NamedTuple, cast
 
 from sotopia_env.actions import ACTION_TYPES
@@ -199,7 +200,7 @@ def _by_turn(moves: Iterable[Move]) -> Iterable[list[Move]]:
 
 def _order(moves: list[Move], seats: int) -> str:
     everybody = not any(move.action_type == "leave" for move in moves)
-    for earlier, later in zip(moves, moves[1:], strict=False):
+    for earlier, later in pairwise(moves):
         if earlier.turn == later.turn:
             return "simultaneous"
         in_turn = int(later.speaker[6:]) == (int(earlier.speaker[6:]) + 1) % seats
@@ -256,6 +257,3 @@ def numbers(text: str, words: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
         if match:
             found.append((word, int(match[1])))
     return tuple(found)
-
-
-__all__ = ["LAST_TURN", "Facts", "Move", "Reading", "mentions", "numbers", "parse_facts", "read"]

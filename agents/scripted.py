@@ -21,7 +21,7 @@ from typing import Any
 from sotopia_env.actions import NOTHING, Action
 from sotopia_env.agents.expert import expert
 from sotopia_env.agents.haggling import haggle
-from sotopia_env.agents.phrases import phrase
+from sotopia_env.agents.phrases import PHRASES, phrase
 from sotopia_env.agents.reading import Reading, read
 from sotopia_env.agents.sharing import find_friend, keep, seek
 from sotopia_env.agents.tempers import TEMPERS, Temper
@@ -98,7 +98,10 @@ def small_talk(reading: Reading, strategy: str) -> Action:
     tone = _TONES.get(strategy, strategy)
     if len(reading.mine) == lines - 2:
         return Action("non-verbal communication", phrase(reading, "gesture", tone))
-    return Action("speak", phrase(reading, "talk", tone))
+    lines_of_tone = PHRASES[f"talk/{tone}"]
+    said = len(reading.mine)
+    index = 1 + (reading.seed + said) % (len(lines_of_tone) - 1) if said else 0  # the first line greets
+    return Action("speak", lines_of_tone[index])
 
 
 def make(name: str) -> ScriptedAgent:

@@ -27,7 +27,8 @@ def find_friend(reading: Reading, temper: Temper) -> Action:
         return Action("speak", phrase(reading, "coy friends"))
     left = names_left(reading, temper, list(friends.values()))
     if left:
-        return Action("speak", phrase(reading, "name friends", friends=listing(left)))
+        intent = "name friends" if len(left) > 1 else "name a friend"
+        return Action("speak", phrase(reading, intent, friends=listing(left)))
     if reading.is_last_chance or (reading.progress > 0.6 and _gave_up(reading)):
         return Action("leave", phrase(reading, "no friend"))
     return Action("speak", phrase(reading, "ask friends"))
@@ -145,7 +146,7 @@ def seek(reading: Reading, temper: Temper) -> Action:
 def best_answer(reading: Reading) -> str:
     """What the keeper let slip, else a guess among what it has not denied."""
     terms = reading.facts.terms
-    values = tuple(terms["facts"][terms["secret"]])
+    values: tuple[str, ...] = tuple(terms["facts"][terms["secret"]])
     heard = [mention for text in reading.heard for mention in mentions(text, values)]
     claimed = [value for value, well in heard if well]
     if claimed:

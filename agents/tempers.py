@@ -36,7 +36,8 @@ class Temper:
 
     def ask(self, progress: float) -> float:
         """Share of what it hopes for that it asks at a time from 0 to 1."""
-        return self.opening - (self.opening - self.closing) * progress**self.curve
+        gone: float = progress**self.curve
+        return self.opening - (self.opening - self.closing) * gone
 
 
 FAIR = Temper("fair", 0.8, 0.25, 1.0, 0.15, True, True, "open", 3, 2, 3)

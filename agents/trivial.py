@@ -6,7 +6,7 @@ from sotopia_env.actions import LEAVE, Action
 from sotopia_env.agents.boards import board_of, terms_text
 from sotopia_env.agents.phrases import phrase
 from sotopia_env.agents.reading import Reading
-from sotopia_env.agents.voting import closes, my_vote, support
+from sotopia_env.agents.voting import closes, my_vote, own_values, support
 from sotopia_env.rules import plain_name
 
 
@@ -30,7 +30,7 @@ def accept_anything(reading: Reading) -> Action:
 def accept_acceptable(reading: Reading) -> Action:
     """Take the first offer that is at least as good as no deal; leave if none has come in time."""
     if reading.facts.rules == "committee":
-        own, threshold = reading.facts.private["values"], reading.facts.private["threshold"]
+        own, threshold = own_values(reading), reading.facts.private["threshold"]
         fine = [option for option in own if own[option] >= threshold and support(reading, option)]
         joined = max(fine, key=lambda option: (closes(reading, option), support(reading, option)), default=None)
         if joined is not None and my_vote(reading) != joined:
@@ -53,8 +53,9 @@ def extreme(reading: Reading) -> Action:
     """Ask for the best there is for oneself and never move."""
     rules, private, terms = reading.facts.rules, reading.facts.private, reading.facts.terms
     if rules == "committee":
-        best = max(private["values"], key=lambda option: private["values"][option])
-        return _once(reading, f"vote {best}", my_vote(reading) == best)
+        own = own_values(reading)
+        favourite = max(own, key=lambda option: own[option])
+        return _once(reading, f"vote {favourite}", my_vote(reading) == favourite)
     if rules == "secret":
         if reading.role == "keeper":
             return Action("speak", phrase(reading, "hold/stubborn"))

@@ -13,9 +13,11 @@ NO_DECISION = "no decision"
 
 def vote(reading: Reading, temper: Temper) -> Action:
     """Say where one stands, then vote; join a majority that is good enough."""
-    own: dict[str, float] = reading.facts.private["values"]
+    own = own_values(reading)
     threshold = float(reading.facts.private["threshold"])
     best = max(own, key=lambda option: own[option])
+    if own[best] < threshold:
+        return Action("leave", phrase(reading, "bye", temper.name))
     ask = threshold + temper.ask(reading.progress) * (own[best] - threshold)
     if reading.is_last_chance:
         ask = min(ask, threshold + temper.floor * (own[best] - threshold))
@@ -28,6 +30,12 @@ def vote(reading: Reading, temper: Temper) -> Action:
     if my_vote(reading) == choice:
         return Action("speak", phrase(reading, "push committee", option=choice))
     return Action("action", f"vote {choice}")
+
+
+def own_values(reading: Reading) -> dict[str, float]:
+    """The own value of every option."""
+    values = reading.facts.private["values"]
+    return {option: float(values[option]) for option in reading.facts.terms["options"]}
 
 
 def my_vote(reading: Reading) -> str | None:
@@ -61,7 +69,7 @@ def _choice(reading: Reading, temper: Temper, own: dict[str, float], threshold: 
 
 def standpoint(reading: Reading, temper: Temper) -> str:
     """The first thing said: all scores, or the favourite, or false scores."""
-    own: dict[str, float] = reading.facts.private["values"]
+    own = own_values(reading)
     ranked = sorted(own, key=lambda option: -own[option])
     if temper.candour == "coy":
         return phrase(reading, "favourite", best=ranked[0])
@@ -75,7 +83,7 @@ def standpoint(reading: Reading, temper: Temper) -> str:
 
 def other_values(reading: Reading) -> dict[str, dict[str, float]]:
     """Estimated values of every other agent: as told, else from what it speaks well of and votes for."""
-    options = tuple(reading.facts.private["values"])
+    options = tuple(reading.facts.terms["options"])
     votes = reading.table.votes if reading.table else {}
     found: dict[str, dict[str, float]] = {}
     for agent in reading.facts.names:

@@ -104,7 +104,7 @@ class SocialAECEnv(AECEnv[str, Observation, object]):
         if agent not in self.agents:
             raise ResetNeededError("The environment has no running episode. Call reset() first.")
         if self.terminations[agent] or self.truncations[agent]:
-            self._was_dead_step(action)  # type: ignore[no-untyped-call]
+            self._was_dead_step(action)
             return
         if action is None:
             raise InvalidActionError(f"{agent!r} has the turn but sent None. Send Action('none') to do nothing.")

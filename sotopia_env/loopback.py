@@ -17,7 +17,8 @@ import random
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
 from typing import Any
 
 from sotopia_env.errors import ConfigurationError, unknown
@@ -27,6 +28,7 @@ FAULTS = ("429", "500", "drop", "slow", "truncated", "cut_json", "not_json", "no
 a body shorter than its Content-Length, JSON cut off within its Content-Length, a page of HTML with status 200,
 and an error object with status 200."""
 
+_REFUSALS = tuple(str(status.value) for status in HTTPStatus if status >= 400)
 _NOTHING = '{"action_type": "none", "argument": ""}'
 _PAGE = b"<html><body><h1>Bad gateway</h1></body></html>"
 
@@ -35,8 +37,11 @@ class LoopbackServer:
     """Answers POST /v1/chat/completions on 127.0.0.1 while its `with` block runs.
 
     Args:
-        reply: The text of every answer, or a function of the request's JSON body that returns it.
-        faults: Share of calls that fail, 0 to 1, spread evenly over `FAULTS`; or the share of every kind.
+        reply: The text of every answer, or a function of the request's JSON body that returns it (or, as a
+            dict, the whole message with "content").
+        faults: Share of calls that fail, 0 to 1, spread evenly over `FAULTS`; or the share of every kind; or the
+            faults of the first calls in order, `None` for a good answer. A kind out of `FAULTS`, or any status
+            of 400 and above such as "401".
         delay: Seconds before every answer.
         retry_after: Seconds that a 429 asks to wait.
         slow_seconds: How long the body of a slow answer trickles.
@@ -56,16 +61,16 @@ class LoopbackServer:
 
     def __init__(
         self,
-        reply: str | Callable[[dict[str, Any]], str] = _NOTHING,
+        reply: str | Callable[[dict[str, Any]], str | dict[str, Any]] = _NOTHING,
         *,
-        faults: float | Mapping[str, float] = 0.0,
+        faults: float | Mapping[str, float] | Sequence[str | None] = 0.0,
         delay: float = 0.0,
         retry_after: float = 0.05,
         slow_seconds: float = 30.0,
         seed: int = 0,
     ) -> None:
         self.reply = reply
-        self.faults = _shares(faults)
+        self.shares, self._first = _plan(faults)
         self.delay = delay
         self.retry_after = retry_after
         self.slow_seconds = slow_seconds
@@ -147,23 +152,27 @@ class LoopbackServer:
 
     def _fault(self) -> str | None:
         draw = self._draws.random()
-        for kind, share in self.faults.items():
+        fault = self._first.popleft() if self._first else None
+        for kind, share in self.shares.items():
             draw -= share
             if draw < 0:
-                self.faulted[kind] += 1
-                return kind
-        return None
+                fault = kind
+                break
+        if fault is not None:
+            self.faulted[fault] += 1
+        return fault
 
     # --- answers --------------------------------------------------------------------------------
 
     async def _respond(self, writer: asyncio.StreamWriter, line: str, body: bytes, fault: str | None) -> bool:
         if fault == "drop":
             return False
-        if fault == "429":
-            wait = f"retry-after: {self.retry_after:g}\r\n"
-            return await _send(writer, "429 Too Many Requests", _error("rate limit reached"), extra=wait)
-        if fault == "500":
-            return await _send(writer, "500 Internal Server Error", _error("the server had an error"))
+        if fault is not None and fault.isdigit():
+            status = HTTPStatus(int(fault))
+            wait = f"retry-after: {self.retry_after:g}\r\n" if status == 429 else ""
+            # Some endpoints repeat the key they refuse.
+            message = f"{status.description or status.phrase} ({self.headers.get('authorization', 'no key')})"
+            return await _send(writer, f"{status.value} {status.phrase}", _error(message), extra=wait)
         if fault == "not_json":
             return await _send(writer, "200 OK", _PAGE, kind="text/html")
         if fault == "no_choices":
@@ -187,13 +196,14 @@ class LoopbackServer:
         self.bodies.append(request)
         text = self.reply if isinstance(self.reply, str) else self.reply(request)
         prompt = sum(len(str(message["content"]).split()) for message in request["messages"])
-        written = len(text.split())
+        message = {"role": "assistant", "content": text} if isinstance(text, str) else text
+        written = len(str(message.get("content")).split())
         answer = {
             "id": f"loopback-{self.requests}",
             "object": "chat.completion",
             "created": int(time.time()),
             "model": request["model"],
-            "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}],
+            "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
             "usage": {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written},
         }
         return json.dumps(answer).encode()
@@ -210,16 +220,22 @@ class LoopbackServer:
         return True
 
 
-def _shares(faults: float | Mapping[str, float]) -> dict[str, float]:
-    shares = dict(faults) if isinstance(faults, Mapping) else dict.fromkeys(FAULTS, faults / len(FAULTS))
-    for kind, share in shares.items():
-        if kind not in FAULTS:
-            raise ConfigurationError(unknown("kind of fault", kind, FAULTS))
-        if not 0 <= share <= 1:
-            raise ConfigurationError(f"The share of fault {kind!r} is {share!r}, but must be from 0 to 1.")
-    if sum(shares.values()) > 1 + 1e-9:
-        raise ConfigurationError(f"The shares of faults sum to {sum(shares.values())!r}, but must not exceed 1.")
-    return {kind: share for kind, share in shares.items() if share}
+def _plan(
+    faults: float | Mapping[str, float] | Sequence[str | None],
+) -> tuple[dict[str, float], deque[str | None]]:
+    """The share of every kind, and the faults of the first calls."""
+    if isinstance(faults, Mapping):
+        shares, first = dict(faults), deque[str | None]()
+    elif isinstance(faults, Sequence):
+        shares, first = {}, deque(faults)
+    else:
+        shares, first = dict.fromkeys(FAULTS, faults / len(FAULTS)), deque[str | None]()
+    for kind in [*shares, *(kind for kind in first if kind is not None)]:
+        if kind not in FAULTS and kind not in _REFUSALS:
+            raise ConfigurationError(unknown("kind of fault", kind, [*FAULTS, *_REFUSALS]))
+    if not all(0 <= share <= 1 for share in shares.values()) or sum(shares.values()) > 1 + 1e-9:
+        raise ConfigurationError(f"faults is {faults!r:.200}, but shares must be from 0 to 1 and sum to at most 1.")
+    return {kind: share for kind, share in shares.items() if share}, first
 
 
 async def _send(

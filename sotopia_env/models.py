@@ -11,6 +11,8 @@ The `openai` package is loaded by the first call, not by importing this module.
 from __future__ import annotations
 
 import asyncio
+import atexit
+import concurrent.futures
 import importlib
 import inspect
 import json
@@ -206,6 +208,7 @@ class OpenAIModel:
             await self._open()
         if self._client is None or self._loop is not loop:
             self._client, self._loop = self._make_client(), loop
+            _open_clients[self._client] = loop
             weakref.finalize(self, _close, self._client, loop).atexit = False
         return self._client
 
@@ -334,10 +337,19 @@ def encodable(text: str) -> str:
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _close(client: openai.AsyncOpenAI, loop: asyncio.AbstractEventLoop) -> None:
+_open_clients: weakref.WeakKeyDictionary[openai.AsyncOpenAI, asyncio.AbstractEventLoop] = weakref.WeakKeyDictionary()
+
+
+def _close(client: openai.AsyncOpenAI, loop: asyncio.AbstractEventLoop) -> concurrent.futures.Future[None] | None:
     """Close the client of a model that is gone, on the loop it lives on."""
-    if loop.is_running():
-        loop.call_soon_threadsafe(lambda: loop.create_task(client.close()))
+    return asyncio.run_coroutine_threadsafe(client.close(), loop) if loop.is_running() else None
+
+
+@atexit.register
+def _close_all() -> None:
+    """Close the connections that are still open when the program ends, so that nothing warns of them."""
+    closing = [_close(client, loop) for client, loop in _open_clients.items()]
+    concurrent.futures.wait([future for future in closing if future is not None], timeout=1)
 
 
 def _check(name: str, value: float | None, low: float) -> None:

@@ -9,6 +9,7 @@ judge leaves its episode unjudged; neither touches another episode, and neither 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextvars
 import inspect
 import itertools
@@ -133,14 +134,11 @@ async def arollout(
     if asyncio.get_running_loop() is aio.loop():
         return await engine.run()
     running = asyncio.run_coroutine_threadsafe(engine.run(), aio.loop())
-    ended = asyncio.Event()
-    here = asyncio.get_running_loop()
-    running.add_done_callback(lambda _: here.call_soon_threadsafe(ended.set))
     try:
         return await asyncio.wrap_future(running)
     except asyncio.CancelledError:
         running.cancel()
-        await ended.wait()
+        await asyncio.to_thread(concurrent.futures.wait, [running])  # until its clean-up is done
         raise
     except _Interrupted:
         raise KeyboardInterrupt from None

@@ -121,7 +121,11 @@ class EpisodeStore:
         """Write many episodes, some hundreds in a transaction, each as `add` does; returns how many were written."""
         written = 0
         waiting = iter(episodes)
-        while chunk := {episode.key: episode for episode in itertools.islice(waiting, _CHUNK)}:
+        while batch := list(itertools.islice(waiting, _CHUNK)):
+            chunk: dict[str, Episode] = {}
+            for episode in batch:
+                if episode.key not in chunk or chunk[episode.key].status != "complete":
+                    chunk[episode.key] = episode
             try:
                 written += self._add_chunk(chunk)
             except StoreError as error:

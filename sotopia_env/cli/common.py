@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -56,7 +57,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, rig
     """Print a plain table on stdout; columns named in `right` are numbers."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for name in columns:
-        table.add_column(Text(name), justify="right" if name in right else "left", overflow="fold")
+        table.add_column(Text(safe(name)), justify="right" if name in right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(safe(cell)) for cell in row))
     console().print(table)
@@ -80,7 +81,7 @@ def choose_tasks(
     if pack == "outcome" and family != "committee":
         wanted = None  # their number of seats is fixed; a wrong one is named below
     if pack == "outcome" and family == "committee" and seats is not None and not 3 <= seats <= 9:
-        raise ConfigurationError(f"'outcome/committee' has 3 to 9 seats, but {seats} agents were given.")
+        raise ConfigurationError(f"'outcome/committee' has 3 to 9 seats, but --agent was given {times(seats)}.")
     if pack not in ("outcome", "everyday", "everyday-hard"):
         wanted = None
     found = load_tasks(tasks, split=split, n=limit, seed=seed, seats=wanted)
@@ -98,8 +99,8 @@ def check_cast(tasks: Sequence[Task], agents: int) -> None:
     for task in tasks:
         if len(task.seats) != agents:
             raise ConfigurationError(
-                f"Task {task.id!r} has {len(task.seats)} seats, but {agents} agents were given. "
-                "Give one --agent per seat, or choose other --tasks."
+                f"Task {task.id!r} has {len(task.seats)} seats, but --agent was given {times(agents)}. "
+                "Give one --agent per seat, or choose other --tasks (outcome/committee has 3 to 9 seats)."
             )
 
 
@@ -190,6 +191,16 @@ def read_reward(text: str) -> Reward:
 def counted(count: int, thing: str) -> str:
     """A count with its noun: 1 episode, 2 episodes."""
     return f"{count} {thing}" + ("" if count == 1 else "s")
+
+
+def without_password(url: str) -> str:
+    """A database URL as it may be printed."""
+    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)
+
+
+def times(count: int) -> str:
+    """A count of times: once, 2 times."""
+    return "once" if count == 1 else f"{count} times"
 
 
 def as_record(value: Any) -> Any:

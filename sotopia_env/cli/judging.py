@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -131,8 +133,6 @@ def _judge_all(
 
 async def _judge_one(source: Source, judge: Judge, reward: Reward, episode: Episode) -> Judged:
     """Ask for one verdict and keep it; a failure is reported and never becomes a score."""
-    import inspect
-
     from sotopia_env.judges.base import check_verdict, rewards_from
     from sotopia_env.models import usage_scope
 
@@ -140,8 +140,7 @@ async def _judge_one(source: Source, judge: Judge, reward: Reward, episode: Epis
     bare = episode.model_copy(update={"verdicts": {}, "rewards": {}, "status": "complete", "error": None})
     with usage_scope() as used:
         try:
-            given = judge.score(bare)
-            verdict = check_verdict(await given if inspect.isawaitable(given) else given, bare, judge)
+            verdict = check_verdict(await _asked(judge, bare), bare, judge)
             rewards = rewards_from(verdict, reward, bare)
         except JudgeError as error:
             return Judged(episode, one_line(error))
@@ -161,6 +160,14 @@ async def _judge_one(source: Source, judge: Judge, reward: Reward, episode: Epis
     if isinstance(source, StoreSource):
         await asyncio.to_thread(_keep, source, episode, done, verdict, dict(used))
     return Judged(done)
+
+
+async def _asked(judge: Judge, episode: Episode) -> object:
+    """Await an async judge; a sync one computes on a thread of its own, so that the others go on."""
+    if inspect.iscoroutinefunction(judge.score):
+        return await judge.score(episode)
+    given = await asyncio.to_thread(judge.score, episode)
+    return await given if inspect.isawaitable(given) else given
 
 
 def _keep(source: StoreSource, before: Episode, done: Episode, verdict: Verdict, used: dict[str, int]) -> None:
@@ -198,11 +205,18 @@ def _means(report: Report, newest: str) -> dict[str, dict[str, Values]]:
     """By dimension: scores by judge, and for every other judge the newest's minus its, where both scored."""
     found: dict[str, dict[str, Values]] = defaultdict(lambda: defaultdict(Values))
     for episode, _, name, by_judge in _pairs(report.judged):
-        for judge, value in by_judge.items():
-            found[name][judge].add(episode.task.id, value)
+        rows = [name] if name != "goal" else [name, *_zone_row(episode)]
+        for row, (judge, value) in itertools.product(rows, by_judge.items()):
+            found[row][judge].add(episode.task.id, value)
             if judge != newest and newest in by_judge:
-                found[name][f"{newest} minus {judge}"].add(episode.task.id, by_judge[newest] - value)
+                found[row][f"{newest} minus {judge}"].add(episode.task.id, by_judge[newest] - value)
     return found
+
+
+def _zone_row(episode: Episode) -> list[str]:
+    """The row for goals of tasks with, or without, a zone of agreement; none where no judge computed it."""
+    zones = {verdict.measures["zone"] for verdict in episode.verdicts.values() if "zone" in verdict.measures}
+    return ["goal, zone" if zone else "goal, no zone" for zone in zones]
 
 
 def _show(report: Report, newest: str, seed: int) -> None:
@@ -214,7 +228,8 @@ def _show(report: Report, newest: str, seed: int) -> None:
     ]
     asked = sum(judged.error is None for judged in report.judged) - report.already
     common.say(
-        f"{common.counted(len(report.judged), 'episode')}: {asked} judged now, {report.already} had a verdict of {newest}"
+        f"{common.counted(len(report.judged), 'episode')}: {asked} judged now, "
+        f"{report.already} had a verdict of {newest}"
         + (f"; {report.broken_off} broke off and cannot be judged" if report.broken_off else "")
     )
     if rows:
@@ -229,7 +244,7 @@ def _show(report: Report, newest: str, seed: int) -> None:
         common.say()
         common.say("means", style="bold")
         columns = [*judges, *differences]
-        table = [(name, *(_estimate(by.get(column), seed) for column in columns)) for name, by in means.items()]
+        table = [(name, *(_estimate(by.get(column), seed) for column in columns)) for name, by in sorted(means.items())]
         common.print_table(("dimension", *columns), table, right=columns)
         common.say("Intervals: 95%, bootstrap over tasks.", style="dim")
 
@@ -266,4 +281,4 @@ def _number(value: float | None) -> str:
 
 def _estimate(values: Values | None, seed: int) -> str:
     found = values.estimate(seed) if values is not None else None
-    return "-" if found is None else str(found)
+    return "-" if found is None else found.text()

@@ -56,8 +56,10 @@ def run(
         )
     except KeyboardInterrupt:
         if store is not None:
-            common.log(f"Finished episodes are in {store}; the same command goes on from there.")
+            kept = common.without_password(store)
+            common.log(f"Finished episodes are in {kept}; the same command goes on from there.")
         raise
+    store = common.without_password(store) if store is not None else None
     summary = Summary(made_judge.name if made_judge is not None else None, seed).add_all(episodes)
     if output is not None:
         write_episodes(output, episodes)
@@ -100,6 +102,7 @@ def _report_failures(summary: Summary, store: str | None) -> int:
         else "Give --store runs.db to keep what is complete; the same command then does only the rest."
     )
     common.log(
-        f"error: of {common.counted(summary.count, 'episode')} {failed} failed and {unjudged} could not be judged. {remedy}"
+        f"error: of {common.counted(summary.count, 'episode')} {failed} failed and {unjudged} could not be judged. "
+        + remedy
     )
     return 1

@@ -128,6 +128,6 @@ def print_verdict(task: Task, verdict: Verdict) -> None:
     for agent, seat in zip(task.agents, task.seats, strict=True):
         for name, score in verdict.scores.get(agent, {}).items():
             reason = f"  {score.reason}" if score.reason else ""
-            common.say(f"  {agent} ({seat.character.name})  {name} {score.value:g}{reason}")
+            common.say(f"  {agent} ({seat.character.name})  {name} {score.value:.2f}{reason}")
     if verdict.measures:
         common.say("  " + ", ".join(f"{name} {value:.2f}" for name, value in verdict.measures.items()))

@@ -35,10 +35,11 @@ class Estimate:
     high: float | None
     count: int
 
-    def __str__(self) -> str:
+    def text(self, digits: int = 2) -> str:
+        """The mean, and the interval if there is one."""
         if self.low is None or self.high is None:
-            return f"{self.mean:.2f}"
-        return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
+            return f"{self.mean:.{digits}f}"
+        return f"{self.mean:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
     def record(self) -> dict[str, float | None]:
         """As JSON values."""
@@ -177,7 +178,9 @@ class Summary:
             "moves": seat.moves,
             "parse_failures": seat.parse_failures,
             "scores": {name: self._record(values) for name, values in sorted(seat.scores.items())},
-            "goal_by_zone": {z.replace(" ", "_"): self._record(seat.goals[z]) for z in (ZONE, NO_ZONE) if z in seat.goals},
+            "goal_by_zone": {
+                zone.replace(" ", "_"): self._record(seat.goals[zone]) for zone in (ZONE, NO_ZONE) if zone in seat.goals
+            },
             "reward": self._record(seat.rewards),
             "usage": dict(seat.usage),
         }
@@ -191,7 +194,8 @@ class Summary:
     def print_seats(self) -> None:
         """Print a row per seat."""
         zones = [zone for zone in (ZONE, NO_ZONE) if any(zone in seat.goals for seat in self.seats.values())]
-        columns = ["seat", "agent", "moves", "unreadable", "goal", *(f"goal, {zone}" for zone in zones), "reward", "tokens"]
+        by_zone = [f"goal, {zone}" for zone in zones]
+        columns = ["seat", "agent", "moves", "unreadable", "goal", *by_zone, "reward", "tokens"]
         rows = [
             [
                 agent,
@@ -219,7 +223,7 @@ class Summary:
 
     def _cell(self, values: Values | None) -> str:
         found = self.estimate(values) if values is not None else None
-        return "-" if found is None else str(found)
+        return "-" if found is None else found.text()
 
 
 def tokens(usage: Mapping[str, int]) -> str:

@@ -10,7 +10,7 @@ from sotopia_env.cli.showing import print_cast
 
 def list_packs(as_json: bool) -> None:
     """Print the built-in packs with their families."""
-    rows = [
+    rows: list[dict[str, str | int | None]] = [
         {"tasks": f"outcome/{family}", "count": None, "seats": seats, "scored_by": "outcome or a model"}
         for family, seats in _outcome_families().items()
     ]
@@ -39,7 +39,9 @@ def _written_families(pack: str) -> Counter[tuple[str, int]]:
     return Counter((task.family, len(task.seats)) for task in tasks)
 
 
-def list_tasks(tasks: str, *, split: str | None, limit: int | None, seed: int, seats: int | None, as_json: bool) -> None:
+def list_tasks(
+    tasks: str, *, split: str | None, limit: int | None, seed: int, seats: int | None, as_json: bool
+) -> None:
     """Print a row per task of a pack, family, file or folder."""
     found = common.choose_tasks(tasks, split=split, limit=limit, seed=seed, seats=seats)
     if as_json:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import fmean, median
 
 from sotopia_env.dimensions import Dimension
 from sotopia_env.episodes import Episode, Score, Verdict
 from sotopia_env.errors import ConfigurationError, JudgeError, unknown
 from sotopia_env.judges.base import Judge, check_verdict, scales_of
+from sotopia_env.judges.llm import together
 from sotopia_env.tasks import Task
 
-_AVERAGES = {"mean": fmean, "median": median}
+_AVERAGES: dict[str, Callable[[list[float]], float]] = {"mean": fmean, "median": median}
 
 
 class PanelJudge:
@@ -50,18 +51,18 @@ class PanelJudge:
         self.dimensions = _common_scales(self.judges)
 
     def covers(self, task: Task) -> tuple[str, ...]:
-        """The dimensions that every member fills for every seat.
+        """The dimensions that the members fill for every seat; all of them, if none says which.
 
         Raises:
-            ConfigurationError: If the members fill different ones, so that no verdict could be averaged.
+            ConfigurationError: If members say different ones, so that no verdict could be averaged.
         """
-        filled = {judge.name: set(_covers(judge, task)) for judge in self.judges}
-        first = next(iter(filled.values()))
+        filled = {judge.name: set(judge.covers(task)) for judge in self.judges if hasattr(judge, "covers")}
+        first = next(iter(filled.values()), {dimension.name for dimension in self.dimensions})
         if any(names != first for names in filled.values()):
             told = "; ".join(f"{name!r} fills {sorted(names)}" for name, names in filled.items())
             raise ConfigurationError(
-                f"The judges of {self.name!r} fill different dimensions in task {task.id!r}: {told}. Give them the same, "
-                "such as LLMJudge(model, dimensions=['goal'])."
+                f"The judges of {self.name!r} fill different dimensions in task {task.id!r}: {told}. Give them the "
+                "same, such as LLMJudge(model, dimensions=['goal'])."
             )
         return tuple(sorted(first))
 
@@ -72,11 +73,13 @@ class PanelJudge:
             JudgeError: If any member fails, or the members' verdicts do not hold the same scores.
         """
         try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(_ask(judge, episode)) for judge in self.judges]
-        except* JudgeError as errors:
-            raise _of_panel(self.name, errors.exceptions[0], episode) from errors.exceptions[0]
-        verdicts = [task.result() for task in tasks]
+            verdicts = await together([_ask(judge, episode) for judge in self.judges])
+        except JudgeError as error:
+            raise JudgeError(
+                f"Panel {self.name!r} has no verdict, because one of its judges has none: {error}",
+                reply=error.reply,
+                episode=episode,
+            ) from error
         for verdict in verdicts[1:]:
             if _shape(verdict) != _shape(verdicts[0]):
                 raise JudgeError(
@@ -125,18 +128,8 @@ async def _ask(judge: Judge, episode: Episode) -> Verdict:
     return check_verdict(verdict, episode, judge).model_copy(update={"judge": judge.name})
 
 
-def _of_panel(name: str, error: BaseException, episode: Episode) -> JudgeError:
-    reply = error.reply if isinstance(error, JudgeError) else None
-    return JudgeError(f"Panel {name!r} has no verdict, because one of its judges has none: {error}", reply=reply, episode=episode)
-
-
 def _shape(verdict: Verdict) -> dict[str, list[str]]:
     return {agent: sorted(own) for agent, own in sorted(verdict.scores.items())}
-
-
-def _covers(judge: Judge, task: Task) -> Sequence[str]:
-    covers = getattr(judge, "covers", None)
-    return tuple(scales_of(judge)) if covers is None else tuple(covers(task))
 
 
 def _common_scales(judges: Sequence[Judge]) -> tuple[Dimension, ...]:

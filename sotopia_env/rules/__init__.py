@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from sotopia_env.tasks import Task
 
 __all__ = [
-    "RULES",
     "Outcome",
     "Outcomes",
+    "RULES",
     "Result",
     "Rules",
     "Table",
@@ -63,6 +63,11 @@ def check_task(task: Task) -> None:
             raise ValueError(
                 f"seats.{stuck[0]}: there is a zone of agreement but nothing for this seat to gain, so its goal "
                 "would be undefined; change its private values"
+            )
+        if found.zone and found.top <= 0:
+            raise ValueError(
+                "seats: there is a zone of agreement but no result in which the seats gain together, so welfare would be "
+                "undefined; change the private values"
             )
 
 

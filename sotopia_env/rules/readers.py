@@ -7,6 +7,8 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from sotopia_env.actions import MAX_ARGUMENT_LENGTH
+
 if TYPE_CHECKING:
     from sotopia_env.tasks import Task
 
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 def did_not_count(keyword: str, rest: str, remedy: str) -> str:
     """Word the note on a command that does not parse."""
     quoted = json.dumps(f"{keyword} {rest}".strip()[:120], ensure_ascii=False)
-    return f"{quoted} did not count: {remedy}."
+    return f"{quoted} did not count: {remedy}."[:MAX_ARGUMENT_LENGTH]
 
 
 def whole_number(text: str, low: int, high: int) -> int | None:

@@ -68,9 +68,10 @@ def check_env(make_env: Callable[[], Env]) -> None:
     Args:
         make_env: Makes a new environment at every call, the same one each time.
 
-    It is played with sampled moves, awkward texts and binding commands. Privacy is checked where
-    `tasks` is the list of `sotopia_env.Task` that `reset` draws from, except in the single-agent
-    form, whose partners act on what they know.
+    Some thirty episodes are played to their end with sampled moves, awkward texts and binding commands,
+    so give it a judge that costs nothing. Privacy is checked where `tasks` is the list of
+    `sotopia_env.Task` that `reset` draws from, except in the single-agent form, whose partners act on
+    what they know.
 
     Raises:
         ContractError: At the first breach. Errors that the environment itself raises come through.
@@ -78,13 +79,11 @@ def check_env(make_env: Callable[[], Env]) -> None:
     env = make_env()
     play = _player(env)
     with untouched_global_random("the environment"):
-        for seed in range(EPISODES):
-            first = play(make_env(), seed)
-            _compare(first, play(make_env(), seed), f"Two environments reset with seed={seed}")
-            again = make_env()
-            play(again, seed + 1)
-            _compare(first, play(again, seed), f"An environment reset with seed={seed} after another episode")
-            _check_heard(first)
+        first = [play(env, seed) for seed in range(EPISODES)]
+        for seed, one in enumerate(first):
+            _check_heard(one)
+            _compare(one, play(make_env(), seed), f"Two environments reset with seed={seed}")
+            _compare(one, play(env, seed), f"An environment reset with seed={seed} twice")
         if not isinstance(env, gymnasium.Env):
             _check_privacy(make_env, play)
     _run_suites(make_env, env)

@@ -11,6 +11,7 @@ import gymnasium
 import numpy as np
 
 from sotopia_env.actions import ACTION_INDEX, ACTION_TYPES, Action
+from sotopia_env.testing.contract import ContractError
 
 TEXTS = (
     "Good morning.",
@@ -67,7 +68,13 @@ def sampled_move(space: gymnasium.Space[Any], observation: Any, info: Any, draw:
 
 def command(observation: dict[str, Any], draw: random.Random) -> str:
     """Something that may bind under the task's rules, made of public facts alone."""
-    terms = json.loads(observation["facts"])["terms"]
+    try:
+        terms = json.loads(observation["facts"])["terms"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise ContractError(
+            f"The facts of {observation['agent']!r} are {observation['facts']!r:.80}, but must be a JSON object with "
+            "'terms'. Fill them with json.dumps()."
+        ) from error
     keyword = draw.choice(_KEYWORDS.get(terms.get("rules"), ("offer", "accept", "reject")))
     if keyword in ("accept", "reject"):
         return keyword
