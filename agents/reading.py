@@ -59,7 +59,7 @@ class _PublicTask:
     seats: tuple[None, ...]
 
 
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=512)
 def parse_facts(text: str) -> Facts:
     """Parse an observation's `facts`, once per agent and episode."""
     facts = json.loads(text)
@@ -219,7 +219,7 @@ _ILL = re.compile(
 )
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=2048)
 def mentions(text: str, words: tuple[str, ...]) -> tuple[tuple[str, bool], ...]:
     """Which of `words` a text mentions, in order, each with whether its sentence speaks well of it."""
     found: list[tuple[str, bool]] = []
@@ -247,7 +247,7 @@ def _find(text: str, word: str) -> int:
     return -1
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=2048)
 def numbers(text: str, words: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
     """The whole number that follows each of `words` in a text, as in "hat 2" or "every hat is worth 2 to me"."""
     found = []

@@ -19,7 +19,20 @@ from itertools import cycle
 from typing import Any
 
 import numpy as np
-from harness import SOTOPIA, TURNS, UTTERANCES, Sample, Sotopia, interval, machine, make_parser, positive, publish, scene, spread
+from harness import (
+    SOTOPIA,
+    TURNS,
+    UTTERANCES,
+    Sample,
+    Sotopia,
+    interval,
+    machine,
+    make_parser,
+    positive,
+    publish,
+    scene,
+    spread,
+)
 
 import sotopia_env
 from sotopia_env.actions import ACTION_INDEX, NOTHING, Action
@@ -145,7 +158,8 @@ def main() -> None:
             "per_cpu_second": per_cpu,
             "medians": {name: float(np.median(rates[name])) for name in plays},
             "ratios_to_sotopia": {
-                name: {"median": float(np.median(values)), "interval": interval(values)} for name, values in ratios.items()
+                name: {"median": float(np.median(values)), "interval": interval(values)}
+                for name, values in ratios.items()
             },
         },
         folder=arguments.results,

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from sotopia_env.judges import Judge, LLMJudge, OutcomeJudge, PanelJudge, ScriptedJudge
     from sotopia_env.judges.base import Reward
     from sotopia_env.parallel import SocialParallelEnv
-    from sotopia_env.rollouts import rollout
+    from sotopia_env.rollouts import arollout, rollout
     from sotopia_env.specs import Agent, make_agent, make_judge
     from sotopia_env.store import EpisodeStore
     from sotopia_env.tasks import CharacterProfile, Seat, Task, load_tasks
@@ -79,6 +79,7 @@ __all__ = [
     "TaskNotFoundError",
     "Verdict",
     "__version__",
+    "arollout",
     "env",
     "load_tasks",
     "make_agent",
@@ -106,6 +107,7 @@ _HOMES = {
     "Seat": "tasks",
     "Task": "tasks",
     "Verdict": "episodes",
+    "arollout": "rollouts",
     "load_tasks": "tasks",
     "make_agent": "specs",
     "make_judge": "specs",

@@ -11,7 +11,7 @@ import concurrent.futures
 import inspect
 import threading
 from collections.abc import Awaitable
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -40,19 +40,19 @@ def run(value: Awaitable[T] | T) -> T:
         RuntimeError: If called on the package's own loop thread, where waiting would never end.
     """
     if not inspect.isawaitable(value):
-        return cast(T, value)
+        return value  # type: ignore[return-value, unused-ignore]
     if threading.current_thread() is _thread:
         if inspect.iscoroutine(value):
             value.close()
         raise RuntimeError("aio.run was called on the package's event loop; await the value there instead.")
     future = asyncio.run_coroutine_threadsafe(_awaited(value), loop())
     try:
-        return future.result()
+        return cast(T, future.result())
     except KeyboardInterrupt:
         future.cancel()
         concurrent.futures.wait([future], timeout=30)
         raise
 
 
-async def _awaited(value: Awaitable[T]) -> T:
+async def _awaited(value: Awaitable[Any]) -> Any:
     return await value

@@ -26,7 +26,8 @@ REPLY_RULES = f"""Reply with one JSON object and nothing else:
 action_type is one of: {", ".join(f'"{name}"' for name in ACTION_TYPES)}.
 - "speak": argument is what you say. "non-verbal communication": a gesture or expression. "action": something you do.
 - "none": you do nothing this turn. "leave": you leave the conversation for good. Both may have an empty argument.
-Stay in character, speak only for yourself, and work towards your private goal. Leave when it is reached or out of reach."""
+Stay in character, speak only for yourself, and work towards your private goal.
+Leave when it is reached or out of reach."""
 
 RETRY = "Your reply could not be read: {problem}. Reply again with one JSON object of the form asked for, nothing else."
 """Shown once to a model whose reply could not be read; never part of a training row."""

@@ -276,7 +276,7 @@ class Conversation:
 # --- what each seat is told at the start ----------------------------------------------------------
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)
 def backgrounds(task: Task) -> tuple[str, ...]:
     """The background of every seat: all it is told, as text."""
     return tuple(_background(task, seat) for seat in range(len(task.seats)))
@@ -321,7 +321,7 @@ def _plain(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)
 def fact_heads(task: Task) -> tuple[str, ...]:
     """Every seat's facts as JSON text without the closing seed: names, public terms, own private facts."""
     heads = []

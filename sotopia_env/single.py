@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 
 from sotopia_env import aio
+from sotopia_env.actions import NOTHING
 from sotopia_env.conversation import Observation
 from sotopia_env.episodes import Episode, TurnOrder
 from sotopia_env.errors import ConfigurationError, ResetNeededError
@@ -115,7 +116,7 @@ class SocialEnv(gymnasium.Env[Observation, Any]):
         conversation = self._session.conversation
         if actions:
             # Check the learner's move before partners are asked: a bad one must cost and change nothing.
-            conversation.check({**dict.fromkeys(conversation.movers, {"action_type": "none"}), **actions})
+            conversation.check({**dict.fromkeys(conversation.movers, NOTHING), **actions})
         for mover in conversation.movers:
             if mover != self.agent:
                 actions[mover] = aio.run(self._partners[mover].act(conversation.view(mover)))

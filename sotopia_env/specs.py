@@ -119,7 +119,8 @@ def _user_object(spec: str) -> Any:
         found: Any = importlib.import_module(module_name)
     except ImportError as error:
         raise ConfigurationError(
-            f"Cannot import {module_name!r} for {spec!r}: {error}. Write package.module:attribute, importable from here."
+            f"Cannot import {module_name!r} for {spec!r}: {error}. Write package.module:attribute, importable from "
+            "here."
         ) from error
     for part in attribute.split("."):
         if not hasattr(found, part):

@@ -507,6 +507,7 @@ def test_a_file_of_episodes_is_judged_into_another_file(run, write_module):
     for episode in read_episodes("judged.jsonl"):
         assert episode.verdicts["seven"].values("agent_0") == {"goal": 7}
         assert set(episode.verdicts) == {"outcome", "seven"}
+        assert episode.rewards["agent_0"] == episode.verdicts["outcome"].scores["agent_0"]["goal"].value
 
 
 # --- show ---------------------------------------------------------------------------------------------

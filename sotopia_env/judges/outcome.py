@@ -16,6 +16,7 @@ class OutcomeJudge:
     """
 
     name = "outcome"
+    inline = True  # pure arithmetic: rollouts need no worker thread for it
 
     def covers(self, task: Task) -> frozenset[str]:
         """The dimensions filled for every seat of `task`.

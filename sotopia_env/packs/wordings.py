@@ -371,7 +371,8 @@ WORDINGS: dict[str, dict[str, tuple[Wording, ...]]] = {
                 ("the village library", "the well at the old school"),
             ),
             Wording(
-                "In the queue of a bakery, a regular with a collecting tin turns to the next in line on behalf of {thing}.",
+                "In the queue of a bakery, a regular with a collecting tin turns to the next in line on behalf of "
+                "{thing}.",
                 _GIVE_TEST,
                 ("known_by_name", "stranger"),
                 ("the hospice", "the soup kitchen", "the refugee café"),

@@ -66,8 +66,8 @@ def check_task(task: Task) -> None:
             )
         if found.zone and found.top <= 0:
             raise ValueError(
-                "seats: there is a zone of agreement but no result in which the seats gain together, so welfare would be "
-                "undefined; change the private values"
+                "seats: there is a zone of agreement but no result in which the seats gain together, so welfare "
+                "would be undefined; change the private values"
             )
 
 

@@ -284,7 +284,7 @@ def replay_table(task: Task, events: Sequence[Event]) -> Table:
     return table
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)
 def outcomes(task: Task) -> Outcomes:
     """Everything a task with rules can end in, enumerated once per task."""
     rules = rules_of(task)
