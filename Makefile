@@ -16,7 +16,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 dev: $(VENV)/installed  ## make the virtual environment and install everything
 
-demo: $(VENV)/installed  ## watch agents deal, then score fifty episodes
+demo: $(VENV)/installed  ## watch agents deal, then a table of three hundred scored episodes
 	$(BIN)/sotopia-env demo
 
 test: $(VENV)/installed  ## run the tests, a small real language model included

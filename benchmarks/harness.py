@@ -24,6 +24,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table as RichTable
 
+import sotopia_env
+from sotopia_env.agents.llm import LLMAgent
+from sotopia_env.models import Reply
 from sotopia_env.rules import brief
 from sotopia_env.tasks import RELATIONSHIPS, Task
 
@@ -107,6 +110,31 @@ def _goal(task: Task, seat: int) -> str:
     return "\n".join([own.goal, *(f"- {key}: {value}" for key, value in own.private.items())])
 
 
+class Recorder:
+    """A chat model that says the utterances in turn and keeps what it was asked."""
+
+    name = "recorder"
+
+    def __init__(self, utterances: Sequence[str]) -> None:
+        self._replies = [json.dumps({"action_type": "speak", "argument": text}) for text in utterances]
+        self.calls: list[dict[str, Any]] = []
+
+    async def complete(self, messages: Sequence[Any], *, response_format: dict[str, Any] | None = None) -> Reply:
+        """Answer with the next utterance."""
+        reply = self._replies[len(self.calls)]
+        self.calls.append({"messages": [dict(message) for message in messages], "reply": reply})
+        return Reply(reply)
+
+
+def recorded(task: Task, utterances: Sequence[str] = UTTERANCES) -> list[dict[str, Any]]:
+    """Every call of our two language-model agents in one episode, in order: "messages" and "reply"."""
+    recorder = Recorder(utterances)
+    episodes = sotopia_env.rollout([task], [LLMAgent(recorder), LLMAgent(recorder)], judge=None)
+    assert episodes[0].status == "complete", episodes[0].error
+    assert len(recorder.calls) == TURNS
+    return recorder.calls
+
+
 class Sotopia:
     """sotopia in a process and a virtual environment of its own; one JSON line asks, one answers.
 
@@ -121,6 +149,7 @@ class Sotopia:
                 f"No sotopia in {str(venv)!r}. Run benchmarks/make_sotopia_venv.sh first, or pass --without-sotopia."
             )
         self._home = tempfile.TemporaryDirectory()  # its local storage backend writes into the home folder
+        self._chatter = tempfile.TemporaryFile("w+")  # its banner, and the traceback if it fails
         environment = {
             **os.environ,
             "HOME": self._home.name,
@@ -131,6 +160,7 @@ class Sotopia:
             [str(python), str(FOLDER / "sotopia_side.py")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=self._chatter,
             env=environment,
             cwd=self._home.name,
             text=True,
@@ -141,7 +171,7 @@ class Sotopia:
         """Have sotopia's side do something and wait for its answer.
 
         Raises:
-            RuntimeError: If it failed or is gone; its own traceback is on standard error.
+            RuntimeError: If it failed or is gone; with the end of what it wrote to standard error.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -149,7 +179,10 @@ class Sotopia:
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"sotopia's side ended while it was asked for {command!r}; see its traceback above.")
+            self._process.wait(timeout=30)
+            self._chatter.seek(0)
+            said = self._chatter.read()[-3000:]
+            raise RuntimeError(f"sotopia's side ended while it was asked for {command!r}. It wrote:\n{said}")
         return json.loads(line)
 
     def close(self) -> None:
@@ -159,6 +192,7 @@ class Sotopia:
         self._process.wait(timeout=30)
         if self._process.stdout is not None:
             self._process.stdout.close()
+        self._chatter.close()
         self._home.cleanup()
 
 
@@ -258,7 +292,7 @@ def publish(
         table.add_column(column, justify="left" if number == 0 else "right")
     for row in rows:
         table.add_row(*row)
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=140)
     console.print(table)
     for note in notes:
         console.print(f"- {note}", highlight=False, markup=False)

@@ -209,3 +209,15 @@ def test_smollm2_plays_and_judges_a_whole_episode(smollm2):
     assert set(rewards.values()) <= {0.0, 1.0, 2.0, 3.0}
     assert env.episode().status == "complete"
     assert env.episode().verdicts["small"].details["model"] == judge.model.name
+
+
+def test_smollm2_plays_and_judges_ten_episodes_through_a_rollout():
+    tasks = [HALL.model_copy(update={"id": f"hall-{number}"}) for number in range(10)]
+    mood = Dimension("mood", 0, 3, "How friendly the participant was.")
+    judge = LLMJudge(local_model("smollm2?max_tokens=300"), dimensions=[mood], name="small")
+    episodes = sotopia_env.rollout(
+        tasks, agents=["local/smollm2?max_tokens=40"] * 2, judge=judge, reward="mood", max_turns=2, concurrency=4
+    )
+    assert [(episode.status, episode.error) for episode in episodes] == [("complete", None)] * 10
+    assert all(set(episode.rewards.values()) <= {0.0, 1.0, 2.0, 3.0} for episode in episodes)
+    assert all(episode.usage["small"]["completion_tokens"] > 0 for episode in episodes)

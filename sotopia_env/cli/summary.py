@@ -194,6 +194,7 @@ class Summary:
     def print_seats(self) -> None:
         """Print a row per seat."""
         zones = [zone for zone in (ZONE, NO_ZONE) if any(zone in seat.goals for seat in self.seats.values())]
+        zones = zones if len(zones) == 2 else []  # with one kind of task the goal says it all
         by_zone = [f"goal, {zone}" for zone in zones]
         columns = ["seat", "agent", "moves", "unreadable", "goal", *by_zone, "reward", "tokens"]
         rows = [
