@@ -24,7 +24,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import xllamacpp
-from harness import SOTOPIA, TURNS, UTTERANCES, Sotopia, interval, machine, make_parser, positive, publish, recorded, scene
+from harness import (
+    SOTOPIA,
+    TURNS,
+    UTTERANCES,
+    Sotopia,
+    interval,
+    machine,
+    make_parser,
+    positive,
+    publish,
+    recorded,
+    scene,
+)
 
 import sotopia_env
 from sotopia_env.local import smollm2_path
@@ -162,7 +174,15 @@ def main() -> None:
     publish(
         "prefix_reuse",
         f"Prompt tokens that a prefix cache can reuse, {TURNS}-turn episodes",
-        ["scenes and prompts", "tokens a prompt", "reusable", "in blocks of 16", "with replies", "measured", "left to compute"],
+        [
+            "scenes and prompts",
+            "tokens a prompt",
+            "reusable",
+            "in blocks of 16",
+            "with replies",
+            "measured",
+            "left to compute",
+        ],
         rows,
         [
             f"Medians over {arguments.scenes} scenes of each pack with 95% bootstrap intervals; the last column is in "

@@ -97,7 +97,8 @@ def make_judge(spec: str | Judge | None, *, base_url: str | None = None, api_key
     if kind in ("openai", "local") and rest:
         from sotopia_env.judges.llm import LLMJudge
 
-        return LLMJudge(_model(kind, rest, base_url, api_key), name=spec)
+        model = _model(kind, rest, base_url, api_key)
+        return LLMJudge(model, name=model.name)
     if ":" in spec:
         return _checked_judge(_user_object(spec), spec)
     raise ConfigurationError(unknown("judge", spec, JUDGE_FORMS))

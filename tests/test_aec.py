@@ -95,6 +95,18 @@ def test_in_simultaneous_order_moves_are_gathered_and_nobody_sees_anothers_befor
     assert env.observe("agent_0")["turn"] == 1
 
 
+def test_a_reset_in_mid_turn_forgets_the_moves_gathered():
+    env = sotopia_env.env(turn_order="simultaneous")
+    env.reset(seed=0)
+    env.step(say("from the last episode"))
+    env.reset(seed=0)
+    assert env.agent_selection == "agent_0"
+    env.step(say("rock"))
+    assert env.agent_selection == "agent_1"
+    env.step(say("paper"))
+    assert [event.argument for event in env.episode().events] == ["rock", "paper"]
+
+
 @pytest.mark.parametrize("bad", [None, "speak", {"action_type": 7}, say("\ud800")])
 @pytest.mark.parametrize("order", ["round-robin", "simultaneous"])
 def test_a_bad_action_raises_and_changes_nothing(bad, order):
