@@ -143,7 +143,7 @@ def main() -> None:
     ideal = TURNS * arguments.delay
     publish(
         "concurrency",
-        f"{arguments.episodes} concurrent {TURNS}-turn episodes, server answering after {1000 * arguments.delay:.0f} ms",
+        f"{arguments.episodes} concurrent {TURNS}-turn episodes, answers after {1000 * arguments.delay:.0f} ms",
         ["client", "wall s", "times bare", "CPU ms per call", "times bare"],
         [
             [name, spread(wall[name]), spread(wall_ratio[name]), spread(cpu[name]), spread(cpu_ratio[name])]

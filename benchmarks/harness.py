@@ -143,13 +143,14 @@ class Sotopia:
     """
 
     def __init__(self, venv: Path) -> None:
-        python = venv / "bin" / "python"
+        python = venv.absolute() / "bin" / "python"
         if not python.exists():
             raise SystemExit(
                 f"No sotopia in {str(venv)!r}. Run benchmarks/make_sotopia_venv.sh first, or pass --without-sotopia."
             )
         self._home = tempfile.TemporaryDirectory()  # its local storage backend writes into the home folder
-        self._chatter = tempfile.TemporaryFile("w+")  # its banner, and the traceback if it fails
+        # Its banner, and the traceback if it fails.
+        self._chatter = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by close()
         environment = {
             **os.environ,
             "HOME": self._home.name,

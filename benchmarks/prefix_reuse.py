@@ -16,6 +16,7 @@ can reuse its longest common beginning with any of them. Besides,
 from __future__ import annotations
 
 import json
+import os
 import urllib.request
 from collections.abc import Sequence
 from itertools import takewhile
@@ -55,6 +56,8 @@ class Llama:
         parameters.n_ctx = 2 * 8192
         parameters.n_parallel = 2  # one conversation cache for each agent
         parameters.cache_ram_mib = 512  # its default takes up to 8 GiB
+        # A thread that has to share its processor holds up all the others.
+        parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = max(1, (os.cpu_count() or 1) // 2)
         parameters.verbosity = -1
         self._server = xllamacpp.Server(parameters)
 

@@ -96,15 +96,15 @@ def test_in_simultaneous_order_moves_are_gathered_and_nobody_sees_anothers_befor
 
 
 def test_a_reset_in_mid_turn_forgets_the_moves_gathered():
-    env = sotopia_env.env(turn_order="simultaneous")
+    env = sotopia_env.env("outcome/committee", turn_order="simultaneous")
     env.reset(seed=0)
-    env.step(say("from the last episode"))
+    env.step(say("old"))
+    env.step(say("old"))
     env.reset(seed=0)
-    assert env.agent_selection == "agent_0"
-    env.step(say("rock"))
-    assert env.agent_selection == "agent_1"
-    env.step(say("paper"))
-    assert [event.argument for event in env.episode().events] == ["rock", "paper"]
+    for agent, text in zip(env.possible_agents, "abc", strict=True):
+        assert env.agent_selection == agent
+        env.step(say(text))
+    assert [event.argument for event in env.episode().events] == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("bad", [None, "speak", {"action_type": 7}, say("\ud800")])

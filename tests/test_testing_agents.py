@@ -9,6 +9,9 @@ import threading
 import pytest
 
 from sotopia_env import Action, ConfigurationError, load_tasks
+from sotopia_env.agents import LLMAgent
+from sotopia_env.chat import canonical
+from sotopia_env.models import ScriptedModel
 from sotopia_env.testing import ContractError, check_agent, default_tasks
 
 TASKS = load_tasks("outcome/bargain", n=3)
@@ -60,6 +63,8 @@ def mapping(observation):
             Agent(lambda o: Action("speak", str(random.Random().random())) if on_turn(o) else Action("none")),
             id="random-but-not-inline",
         ),
+        pytest.param(LLMAgent(ScriptedModel(lambda messages: canonical("speak", "hi"))), id="llm"),
+        pytest.param(LLMAgent(ScriptedModel(lambda messages: "no action at all")), id="llm-that-cannot-be-read"),
         pytest.param("random", id="spec"),
         *(pytest.param(f"scripted/{name}", id=name) for name in ("fair", "expert", "leave", "extreme")),
     ],

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from sotopia_env import ConfigurationError, JudgeError, Score, ScriptedJudge, Verdict, load_tasks
+from sotopia_env import ConfigurationError, JudgeError, LLMJudge, PanelJudge, Score, ScriptedJudge, Verdict, load_tasks
+from sotopia_env.models import ScriptedModel
 from sotopia_env.testing import ContractError, check_judge
 
 TASKS = load_tasks("outcome/bargain", n=3)
@@ -53,6 +54,10 @@ def down(episode):
         pytest.param(Judge(down), id="down"),
         pytest.param(Judge(covers=lambda task: ["goal"]), id="covers"),
         pytest.param(ScriptedJudge(lambda episode: {agent: {"goal": 3} for agent in episode.agents}), id="scripted"),
+        pytest.param(LLMJudge(ScriptedModel(lambda messages: "no verdict")), id="llm-that-cannot-be-read"),
+        pytest.param(
+            PanelJudge([Judge(covers=lambda task: ["goal"]), Judge(covers=lambda task: ["goal"], name="b")]), id="panel"
+        ),
         pytest.param("outcome", id="spec"),
     ],
 )
