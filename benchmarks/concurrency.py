@@ -23,14 +23,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 from harness import (
     SOTOPIA,
     TURNS,
     UTTERANCES,
     Sample,
     Sotopia,
-    interval,
     machine,
     make_parser,
     positive,
@@ -38,6 +36,7 @@ from harness import (
     recorded,
     scene,
     spread,
+    summary,
 )
 from openai import AsyncOpenAI
 
@@ -161,13 +160,8 @@ def main() -> None:
             "ideal_wall": ideal,
             "wall": wall,
             "cpu_ms_per_call": cpu,
-            "ratios_to_bare": {
-                name: {
-                    "wall": {"median": float(np.median(wall_ratio[name])), "interval": interval(wall_ratio[name])},
-                    "cpu": {"median": float(np.median(cpu_ratio[name])), "interval": interval(cpu_ratio[name])},
-                }
-                for name in names
-            },
+            "wall_ratios_to_bare": summary(wall_ratio),
+            "cpu_ratios_to_bare": summary(cpu_ratio),
         },
         folder=arguments.results,
         about=about,

@@ -239,6 +239,11 @@ def spread(values: Sequence[float], form: str = "{:,.2f}") -> str:
     return f"{form.format(float(np.median(values)))} [{form.format(low)}, {form.format(high)}]"
 
 
+def summary(values: dict[str, list[float]]) -> dict[str, Any]:
+    """Median and interval of every variant's values, for the JSON file."""
+    return {name: {"median": float(np.median(each)), "interval": interval(each)} for name, each in values.items()}
+
+
 def machine(sotopia: Sotopia | None = None) -> dict[str, Any]:
     """What the numbers were made on; names no host and no path."""
     packages = ("sotopia-env", "gymnasium", "pettingzoo", "numpy", "pydantic", "openai")

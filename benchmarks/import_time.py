@@ -23,8 +23,7 @@ import subprocess
 import sys
 from typing import Any
 
-import numpy as np
-from harness import interval, machine, make_parser, positive, publish, spread
+from harness import machine, make_parser, positive, publish, spread, summary
 
 BASE = "import gymnasium, pettingzoo"
 IMPORT = "import sotopia_env"
@@ -115,10 +114,7 @@ def main() -> None:
         ],
         {
             "seconds": times,
-            "ratios": {
-                name: {"median": float(np.median(values)), "interval": interval(values)}
-                for name, values in ratios.items()
-            },
+            "ratios": summary(ratios),
             "checked": checked,
         },
         folder=arguments.results,

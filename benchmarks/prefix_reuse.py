@@ -10,7 +10,7 @@ can reuse its longest common beginning with any of them. Besides,
 - measured: what llama.cpp reports to have reused when it is given the prompts of a few scenes.
 
     python benchmarks/prefix_reuse.py
-    python benchmarks/prefix_reuse.py --scenes 40 --measured 0
+    python benchmarks/prefix_reuse.py --measured 1
 """
 
 from __future__ import annotations
@@ -149,7 +149,9 @@ def share(values: Sequence[Reuse], field: str) -> str:
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--scenes", type=positive, default=20, help="scenes of each pack (default 20)")
-    parser.add_argument("--measured", type=int, default=1, help="scenes of each pack given to llama.cpp (default 1)")
+    parser.add_argument(
+        "--measured", type=int, default=0, help="scenes of each pack given to llama.cpp (default 0; minutes each)"
+    )
     arguments = parser.parse_args()
     sotopia = None if arguments.without_sotopia else Sotopia(arguments.sotopia_venv)
     about = machine(sotopia)
