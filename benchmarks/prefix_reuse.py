@@ -194,8 +194,10 @@ def main() -> None:
             "tokens an episode, all 20 prompts together.",
             "Tokenizer and chat template: SmolLM2-135M-Instruct (GGUF), through llama.cpp. Both sides play the same "
             "scenes, goals, private facts and utterances.",
-            f"Measured: llama.cpp's own count over {max(0, arguments.measured)} scene(s) of each pack, one cache for "
-            "each agent, replies cut to one token.",
+            "Measured: not run (--measured)."
+            if arguments.measured < 1
+            else f"Measured: llama.cpp's own count over {arguments.measured} scene(s) of each pack, one cache for each "
+            "agent, replies cut to one token.",
         ],
         data,
         folder=arguments.results,

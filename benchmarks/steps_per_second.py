@@ -30,6 +30,7 @@ from harness import (
     publish,
     scene,
     spread,
+    summary,
 )
 
 import sotopia_env
