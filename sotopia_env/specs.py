@@ -12,7 +12,7 @@ from collections.abc import Awaitable
 from typing import Any, Protocol, runtime_checkable
 
 from sotopia_env.actions import Action
-from sotopia_env.errors import ConfigurationError, MissingExtraError, unknown
+from sotopia_env.errors import ConfigurationError, unknown
 from sotopia_env.judges.base import Judge
 
 
@@ -70,9 +70,9 @@ def make_agent(spec: str | Agent, *, base_url: str | None = None, api_key: str |
 
         return LLMAgent(_model(kind, rest, base_url, api_key))
     if kind == "hf" and rest:
-        raise MissingExtraError(
-            f"{spec!r} needs the transformers backend, which this version does not have yet. Serve the model through "
-            "an OpenAI-compatible server and use openai/<model> with a base URL, or local/<file.gguf>."
+        raise ConfigurationError(
+            f"{spec!r}: agents that run transformers in this process are not part of this version. Serve the model "
+            "through an OpenAI-compatible server and use openai/<model> with a base URL, or local/<file.gguf>."
         )
     if ":" in spec:
         return _checked_agent(_user_object(spec), spec)

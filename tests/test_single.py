@@ -208,3 +208,8 @@ def test_rendering_shows_partners_too(capsys):
 def test_it_is_in_gymnasiums_registry_under_its_own_name():
     assert "sotopia_env/Social-v0" in gymnasium.registry
     assert isinstance(make().unwrapped, sotopia_env.single.SocialEnv)
+
+
+def test_transformers_agents_are_refused_with_what_to_use_instead():
+    with pytest.raises(sotopia_env.ConfigurationError, match="openai/<model> with a base URL"):
+        sotopia_env.make_agent("hf/some-model")
