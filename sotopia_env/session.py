@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from sotopia_env import aio
 from sotopia_env.conversation import TURN_ORDERS, Conversation, Observation
@@ -234,10 +235,16 @@ class Session:
         version = snapshot.get("version")
         if version != SNAPSHOT_VERSION:
             raise ConfigurationError(f"Snapshot has version {version!r}; this package reads {SNAPSHOT_VERSION}.")
-        inner = snapshot["conversation"]
-        known = self._by_id.get(inner["task"]["id"])
-        task = Task.model_validate(inner["task"])
-        conversation = Conversation.restore(inner, known if known == task else task)
+        try:
+            inner = snapshot["conversation"]
+            known = self._by_id.get(inner["task"]["id"])
+            task = Task.model_validate(inner["task"])
+            conversation = Conversation.restore(inner, known if known == task else task)
+            state = snapshot["generator"]
+        except (LookupError, TypeError, ValidationError) as error:
+            raise ConfigurationError(
+                f"The snapshot is damaged: {one_line(error)}. Pass what snapshot() gave, whole."
+            ) from error
         fits = (
             list(conversation.agents) == self.possible_agents
             and conversation.max_turns == self.max_turns
@@ -250,7 +257,7 @@ class Session:
                 f"{len(self.possible_agents)} and {self.max_turns}."
             )
         self._conversation = conversation
-        generator.bit_generator.state = snapshot["generator"]
+        generator.bit_generator.state = state
         self.verdict = None
         self.ending = None
         if snapshot.get("verdict") is not None:

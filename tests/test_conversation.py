@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import sotopia_env
 from sotopia_env import Action, ConfigurationError, InvalidActionError, ResetNeededError, load_tasks
 from sotopia_env.actions import ACTION_TYPES
 from sotopia_env.conversation import TURN_ORDERS, Conversation
@@ -447,3 +448,14 @@ def test_every_view_lies_in_the_observation_space(task, seed, order, moves):
     conversation = played(task, seed, order, moves)
     space = observation_space(conversation.max_turns)
     assert all(space.contains(conversation.view(agent)) for agent in conversation.agents)
+
+
+@pytest.mark.parametrize("missing", ["conversation", "generator"])
+def test_a_damaged_snapshot_is_refused_and_changes_nothing(missing):
+    env = sotopia_env.parallel_env()
+    env.reset(seed=0)
+    before = env.snapshot()
+    damaged = {key: value for key, value in before.items() if key != missing}
+    with pytest.raises(ConfigurationError, match="snapshot is damaged"):
+        env.restore(damaged)
+    assert env.snapshot() == before
