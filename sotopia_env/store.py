@@ -359,7 +359,7 @@ class EpisodeStore:
 class StoredEpisodes(Sequence[Episode]):
     """Episodes of a store in a given order, read when they are asked for.
 
-    `rollout` returns one if it has a store, so that ten thousand episodes take no more memory than one.
+    `rollout` returns one if it has a store, so that the episodes themselves are never all in memory.
     """
 
     def __init__(self, store: EpisodeStore, keys: Sequence[str]) -> None:
