@@ -10,7 +10,8 @@ talk small in scenes where nothing binds.
     stubborn   names one thing and stays with it
     deceptive  misstates what matters, bluffs
     expert     exchanges what helps both, reads the other, concedes in steps, closes in time
-    leave, accept_anything, accept_acceptable, extreme: the trivial policies every other must beat
+    novice     speaks the grammar and draws what it says and offers, with no regard to what it is worth
+    leave, accept_anything, accept_acceptable, extreme: the trivial policies that skill must beat
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 from sotopia_env.actions import NOTHING, Action
 from sotopia_env.agents.expert import expert
 from sotopia_env.agents.haggling import haggle
+from sotopia_env.agents.novice import novice
 from sotopia_env.agents.phrases import PHRASES, phrase
 from sotopia_env.agents.reading import Reading, read
 from sotopia_env.agents.sharing import find_friend, keep, seek
@@ -81,13 +83,14 @@ def _tempered(temper: Temper) -> Play:
 _PLAYS: dict[str, Play] = {
     **{name: _tempered(temper) for name, temper in TEMPERS.items()},
     "expert": expert,
+    "novice": novice,
     "leave": leave,
     "accept_anything": accept_anything,
     "accept_acceptable": accept_acceptable,
     "extreme": extreme,
 }
 
-_TONES = {"accept_anything": "soft", "accept_acceptable": "fair", "extreme": "stubborn"}
+_TONES = {"novice": "soft", "accept_anything": "soft", "accept_acceptable": "fair", "extreme": "stubborn"}
 
 
 def small_talk(reading: Reading, strategy: str) -> Action:

@@ -70,6 +70,32 @@ def render(observation: dict[str, Any], *, system_role: bool = True) -> list[Mes
     return _without_system(messages)
 
 
+def render_flat(observation: dict[str, Any]) -> list[Message]:
+    """Render an observation as one user message that holds the whole history, as SOTOPIA-pi's prompts do.
+
+    Context, all that this agent is told of the people and its own goal, the history with its turn
+    numbers, the turn, and the action types (arXiv 2403.08715, appendix B.3, in our words). Only for
+    training rows of that form: agents act on `render`.
+
+    Args:
+        observation: What an agent saw when it had the turn.
+    """
+    me: str = observation["agent"]
+    names: dict[str, str] = json.loads(observation["facts"])["names"]
+    lines = [
+        _flat_line(names, turn, "You" if speaker == me else speaker, kind, argument)
+        for turn, speaker, kind, argument in observation["transcript"]
+    ]
+    turn = observation["turn"]
+    parts = [
+        "This is your part in a social interaction. Only you know your goal and your secrets.",
+        observation["background"],
+        "The conversation so far:\n" + ("\n".join(lines) or "Nothing has been said yet."),
+        f"You are at turn {turn}.\n{REPLY_RULES}",
+    ]
+    return [{"role": "user", "content": "\n\n".join(parts)}]
+
+
 def canonical(kind: int | str, argument: str) -> str:
     """The canonical JSON of an action: what a perfect reply looks like, and what training targets are."""
     name = kind if isinstance(kind, str) else ACTION_TYPES[kind]
@@ -101,6 +127,10 @@ def _line(names: dict[str, str], speaker: str, kind: int, argument: str) -> str:
             return f"{who} left the conversation" + (f": {text}" if argument else ".")
         case _:
             return f"{who} did nothing."
+
+
+def _flat_line(names: dict[str, str], turn: int, speaker: str, kind: int, argument: str) -> str:
+    return f"Turn {turn}: {_line(names, speaker, kind, argument)}"
 
 
 def _without_system(messages: list[Message]) -> list[Message]:

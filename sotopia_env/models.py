@@ -228,6 +228,14 @@ class OpenAIModel:
             api_key=self._key(), base_url=self.base_url, timeout=None, max_retries=self.max_retries, http_client=http
         )
 
+    def check_key(self) -> None:
+        """Refuse a missing or unusable API key now, and not with the first call.
+
+        Raises:
+            ConfigurationError: If the endpoint needs a key and there is none, or none that can be sent.
+        """
+        self._key()
+
     def _key(self) -> str:
         key = (self._api_key or os.environ.get("OPENAI_API_KEY") or "").strip()
         if not key and not _is_loopback(self.base_url):

@@ -32,7 +32,15 @@ class Agent(Protocol):
         ...
 
 
-AGENT_FORMS = ("scripted/<strategy>", "random", "human", "openai/<model>", "local/<model>", "package.module:attribute")
+AGENT_FORMS = (
+    "scripted/<strategy>",
+    "random",
+    "human",
+    "openai/<model>",
+    "local/<model>",
+    "hf/<hub id or folder>",
+    "package.module:attribute",
+)
 JUDGE_FORMS = ("outcome", "openai/<model>", "local/<model>", "package.module:attribute")
 
 
@@ -70,10 +78,9 @@ def make_agent(spec: str | Agent, *, base_url: str | None = None, api_key: str |
 
         return LLMAgent(_model(kind, rest, base_url, api_key))
     if kind == "hf" and rest:
-        raise ConfigurationError(
-            f"{spec!r}: agents that run transformers in this process are not part of this version. Serve the model "
-            "through an OpenAI-compatible server and use openai/<model> with a base URL, or local/<file.gguf>."
-        )
+        from sotopia_env.agents.hf import hf_agent
+
+        return hf_agent(rest)
     if ":" in spec:
         return _checked_agent(_user_object(spec), spec)
     raise ConfigurationError(unknown("agent", spec, AGENT_FORMS, _nearby(spec)))

@@ -62,8 +62,8 @@ def said(conversation: Conversation, agent: str) -> list[str]:
 # --- what an agent is -------------------------------------------------------------------------------
 
 
-def test_the_strategies_are_the_documented_ten() -> None:
-    assert set(STRATEGIES) == {*PARTNERS, "expert", *TRIVIAL}
+def test_the_strategies_are_the_documented_eleven() -> None:
+    assert set(STRATEGIES) == {*PARTNERS, "expert", "novice", *TRIVIAL}
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -424,6 +424,76 @@ def test_extreme_names_its_best_and_never_accepts() -> None:
         kept = dict(part.split("=") for part in own[0][6:].split())
         full = dict(part.split("=") for part in everything.split())
         assert all(kept[item] == full[item] for item in full if pool[item] > 0)
+
+
+# --- the novice -----------------------------------------------------------------------------------------------
+
+
+@cache
+def novice_games(family: str, order: str = "round-robin") -> list[Conversation]:
+    """One novice against another who always haggles, in both seats."""
+    games = []
+    for seed, task in enumerate(family_tasks(family, 60, seed=31)):
+        agents = [make("novice")] + [make("tough")] * (len(task.seats) - 1)
+        games.append(play(task, agents if seed % 2 else agents[::-1], seed, order))
+    return games
+
+
+def novice_moves(family: str) -> list[Any]:
+    games = novice_games(family)
+    seats = [0 if seed % 2 else len(game.task.seats) - 1 for seed, game in enumerate(games)]
+    return [e for game, seat in zip(games, seats, strict=True) for e in game.events if e.speaker == f"agent_{seat}"]
+
+
+@pytest.mark.parametrize("order", TURN_ORDERS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_novices_among_themselves_only_make_commands_that_count(family: str, order: Any) -> None:
+    agent = make("novice")
+    for seed, task in enumerate(family_tasks(family, 25, seed=32)):
+        game = play(task, [agent] * len(task.seats), seed, order)
+        assert [e.argument for e in game.events if e.speaker == "environment"] == []
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_novice_talks_and_acts_in_every_family_and_rarely_gestures_or_leaves(family: str) -> None:
+    moves = novice_moves(family)
+    share = {kind: sum(e.action_type == kind for e in moves) / len(moves) for kind in ACTION_TYPES}
+    assert share["speak"] > 0.25
+    assert share["action"] > (0.05 if family == "secret" else 0.3)  # a seeker answers once
+    assert 0.01 < share["non-verbal communication"] < 0.08
+    assert share["leave"] < 0.04
+    assert share["none"] == 0
+    assert all(e.turn > 4 for e in moves if e.action_type == "leave")
+    assert len({e.argument for e in moves if e.action_type == "speak"}) >= 20
+
+
+def test_a_novice_answers_a_standing_offer_about_one_move_in_five() -> None:
+    moves = [e.argument for e in novice_moves("bargain")]
+    accepts, rejects = moves.count("accept") / len(moves), moves.count("reject") / len(moves)
+    assert 0.08 < accepts < 0.2
+    assert 0.01 < rejects < 0.08
+
+
+def test_a_novice_offers_over_the_whole_public_range_whatever_its_own_values_are() -> None:
+    offers = {}
+    for seat in (0, 1):
+        prices = []
+        for seed in range(400):
+            conversation = Conversation(family_tasks("bargain", 1)[0], seed=seed, turn_order="simultaneous")
+            conversation.apply(dict.fromkeys(conversation.movers, Action("speak", "Hello.")))
+            move = make("novice").act(conversation.view(f"agent_{seat}"))
+            prices += [int(move.argument[6:])] if move.argument.startswith("offer") else []
+        offers[seat] = prices
+        assert min(prices) <= 6
+        assert max(prices) >= 115
+        assert 50 < statistics.mean(prices) < 71  # the middle of 1 to 120
+    assert statistics.mean(offers[0]) == pytest.approx(statistics.mean(offers[1]), abs=10)
+
+
+def test_a_novice_has_no_skill() -> None:
+    """Against haggling partners it does no better than the best policy that does not think."""
+    assert mean_goal("novice") < mean_goal("fair") - 1
+    assert mean_goal("novice") < max(mean_goal(strategy) for strategy in TRIVIAL) + 0.3
 
 
 # --- random ---------------------------------------------------------------------------------------------

@@ -378,6 +378,121 @@ def show(
     )
 
 
+# --- policies -------------------------------------------------------------------------------------
+
+
+@app.command(
+    epilog=_example(
+        "sotopia-env evaluate --policy fair=scripted/fair --tasks outcome/bargain --tasks outcome/divide --n 100",
+        "sotopia-env evaluate --policy base=hf/runs/base --policy bc=hf/runs/bc --split both --output evaluation.json",
+        "sotopia-env evaluate --policy mine=my_agents:Mine --partner scripted/fair --partner scripted/tough \\",
+        "    --partner scripted/stubborn --met scripted/soft --store runs.db",
+    )
+)
+def evaluate(
+    policy: Annotated[
+        list[str],
+        typer.Option(metavar="[LABEL=]SPEC", help="Once per policy. Differences are taken to the first."),
+    ],
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TASKS", help="A pack, pack/family or path; more than one share --n. Default: outcome/bargain."
+        ),
+    ] = None,
+    n: Annotated[int, typer.Option(min=1, help="How many tasks of each split.")] = 100,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="validation (wordings of training, new numbers and people), test (new wordings too), both, or train. "
+            "Default: validation for outcome tasks, all of written ones."
+        ),
+    ] = None,
+    partner: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="AGENT",
+            help="Who sits in the other seats, once per partner. Default: scripted/stubborn, scripted/deceptive and "
+            "scripted/tough.",
+        ),
+    ] = None,
+    met: Annotated[
+        list[str] | None, typer.Option(metavar="AGENT", help="Who was met in training: refused as a partner.")
+    ] = None,
+    min_partners: Annotated[int, typer.Option(min=1, help="Fewer partners are refused.")] = 3,
+    references: Annotated[
+        bool, typer.Option(help="Also play the expert and the trivial policies, for comparison.")
+    ] = True,
+    judge: Annotated[
+        str, typer.Option(help="outcome, openai/<model>, local/<model>, or module:attribute.")
+    ] = "outcome",
+    reward: RewardOption = "goal",
+    repeats: Annotated[int, typer.Option(min=1, help="How often each task is played.")] = 1,
+    seed: Annotated[int, typer.Option(help="Decides generated tasks and the episodes' seeds.")] = 0,
+    concurrency: ConcurrencyOption = 64,
+    max_turns: MaxTurnsOption = 20,
+    turn_order: TurnOrderOption = "round-robin",
+    store: Annotated[
+        str | None, typer.Option(help="Keep episodes in this file or SQLAlchemy URL, and skip what it has already.")
+    ] = None,
+    output: Annotated[str | None, typer.Option(help="Write the evaluation to this JSON file as well.")] = None,
+    base_url: BaseUrlOption = None,
+    judge_base_url: Annotated[
+        str | None, typer.Option(help="Endpoint of an openai/... judge, if it is another one.")
+    ] = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Play policies against held-out partners from every seat, and compare them task by task."""
+    from sotopia_env.cli import evaluating
+
+    code = evaluating.run(
+        policies=policy,
+        tasks=tasks or ["outcome/bargain"],
+        n=n,
+        split=split,
+        partners=partner or [],
+        met=met or [],
+        min_partners=min_partners,
+        references=references,
+        judge=judge,
+        reward=reward,
+        repeats=repeats,
+        seed=seed,
+        concurrency=concurrency,
+        max_turns=max_turns,
+        turn_order=turn_order,
+        store=store,
+        output=output,
+        base_url=base_url,
+        judge_base_url=judge_base_url,
+        quiet=quiet,
+        as_json=as_json,
+    )
+    raise typer.Exit(code)
+
+
+@app.command(
+    epilog=_example(
+        "sotopia-env report runs/quick",
+        "sotopia-env report runs/quick --output quick.html",
+        "sotopia-env report runs/quick --json",
+    ),
+)
+def report(
+    folder: Annotated[str, typer.Argument(metavar="RUN_FOLDER", help="The folder of a run, finished or not.")],
+    output: Annotated[
+        str | None,
+        typer.Option(help="Where the page goes; its JSON goes beside it. Default: report.html in the run folder."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write one HTML page on a run, and report.json: policies, curves, filters, samples, settings."""
+    from sotopia_env.cli import reporting
+
+    reporting.run(folder=folder, output=output, as_json=as_json)
+
+
 @app.command(epilog=_example("sotopia-env demo", "sotopia-env demo --seed 7 --json"))
 def demo(
     seed: SeedOption = 1,

@@ -1,0 +1,19 @@
+"""`sotopia-env report`: the page and the JSON on a run of the learning loop."""
+
+from __future__ import annotations
+
+from sotopia_env.cli import common
+
+
+def run(*, folder: str, output: str | None, as_json: bool) -> None:
+    """Write both files, say where they are, and name what the run lacks."""
+    from sotopia_env.evaluation.report import write_report
+
+    report = write_report(folder, output)
+    if as_json:
+        common.print_json(report.run.record())
+        return
+    if report.run.missing:
+        common.log(f"The report is not complete: {'; '.join(report.run.missing)}.")
+    common.say(str(report.page))
+    common.say(str(report.json))

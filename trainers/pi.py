@@ -1,0 +1,523 @@
+"""The whole loop of SOTOPIA-pi in one run: expert play, filter, behavior cloning, self-reinforcement, evaluation.
+
+    base                    a model that speaks
+    expert -> filter        episodes of a skilled agent, the good ones kept       (arXiv 2403.08715, section 2)
+    bc                      the base, trained on them
+    sr, bc+sr               each trained on what a filter kept of its own play
+    sr+bc                   the other order
+    control                 bc, trained as long on fresh expert episodes instead (if the preset asks for it)
+    evaluation, report      every policy on unseen tasks with held-out partners
+
+Everything is in one folder. Each stage is a function of its inputs: the settings it reads and what the
+stages before it made. manifest.json keeps their hash, so that a run that is started again skips what is done, goes
+on where it was killed, and does again what a changed setting touches.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sotopia_env
+from sotopia_env.agents.folders import base_of, check_template, identity, is_adapter, resolve_model
+from sotopia_env.errors import ConfigurationError, StoreError, one_line
+from sotopia_env.episodes import dump_json
+from sotopia_env.evaluation import Evaluation, evaluate
+from sotopia_env.evaluation.policies import EXPERT, TRIVIAL, held_out_tasks
+from sotopia_env.evaluation.report import write_report
+from sotopia_env.local import LocalModel
+from sotopia_env.models import OpenAIModel
+from sotopia_env.specs import make_agent, make_judge
+from sotopia_env.store import EpisodeStore
+from sotopia_env.tasks import digest
+from sotopia_env.trainers.behavior_cloning import TrainResult, check_installed, train
+from sotopia_env.trainers.filters import Filtered, Trajectory, make_filter, require
+from sotopia_env.trainers.settings import SELF, Preset
+from sotopia_env.trainers.tiny import build
+from sotopia_env.version import __version__
+
+if TYPE_CHECKING:
+    from sotopia_env.episodes import Episode
+    from sotopia_env.specs import Agent
+    from sotopia_env.tasks import Task
+
+_logger = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+MANIFEST_VERSION = 1
+
+POLICIES = ("base", "sr", "bc", "bc+sr", "sr+bc", "control", "expert")
+"""Labels of the policies of a run, in the order of its table."""
+
+_SAMPLES = 2
+"""Held-out tasks of which the report shows what every policy made."""
+
+_MOST_BROKEN = 0.1
+"""Share of a stage's episodes that may be missing; filters leave those out and count them."""
+
+# Each use of the training split has task seeds of its own, so that no stage sees the tasks of another.
+_EXPERT_TASKS, _FRESH_TASKS, _OWN_TASKS = 0, 1, 2
+
+
+class Run:
+    """One run of the loop in a folder.
+
+    Args:
+        preset: All settings.
+        folder: Where everything goes; what is there already and still fits is not done again.
+        seed: Decides tasks, episodes and training.
+        tell: Gets a line of text whenever a stage begins, is skipped or ends.
+    """
+
+    def __init__(
+        self, preset: Preset, folder: str | Path, *, seed: int = 0, tell: Callable[[str], None] | None = None
+    ) -> None:
+        self.preset = preset
+        self.folder = Path(folder)
+        self.seed = seed
+        self._tell = tell or _logger.info
+        self.manifest: dict[str, Any] = {}
+
+    # --- the whole ------------------------------------------------------------------------------
+
+    def run(self) -> Path:
+        """Do all that is left to do.
+
+        Returns:
+            The report's HTML page.
+
+        Raises:
+            ConfigurationError: Before anything is done if something is missing; later if a filter keeps nothing.
+            KeyboardInterrupt: On Ctrl-C. The same call goes on from there.
+        """
+        self.check()
+        self._open()
+        base = self._base()
+        kept = self._expert("expert", _EXPERT_TASKS)
+        folders = {"base": base}
+        folders["bc"] = self._clone("bc", base, kept)
+        folders["sr"], _ = self._reinforce("sr", base)
+        folders["bc+sr"], steps = self._reinforce("bc+sr", folders["bc"])
+        folders["sr+bc"] = self._clone("sr+bc", folders["sr"], kept)
+        if self.preset.sr.control:
+            fresh = self._expert("fresh expert", _FRESH_TASKS)
+            folders["control"] = self._control(folders["bc"], fresh, steps)
+        self._evaluate(folders)
+        self._samples(folders)
+        return write_report(self.folder).page
+
+    def check(self) -> None:
+        """Refuse a run that cannot be finished, before anything is spent.
+
+        Raises:
+            ConfigurationError: For a missing key, GPU or model, an unknown agent or judge, or no tasks.
+            MissingExtraError: If a library is missing.
+        """
+        preset, needs = self.preset, self.preset.needs
+        for training in (preset.bc.training, preset.sr.training):
+            check_installed(training)
+        missing = [name for name in needs.environment if not os.environ.get(name)]
+        if missing:
+            raise ConfigurationError(
+                f"Preset {preset.name!r} needs the environment variable {missing[0]}, which is not set. Export it, or "
+                "choose another --expert, --judge and --partner."
+            )
+        if needs.gpu and not _has_gpu():
+            raise ConfigurationError(
+                f"Preset {preset.name!r} needs a GPU, and torch sees none here. Use --preset laptop, or "
+                "--set needs.gpu=false if you have the patience."
+            )
+        specs = {preset.expert.agent, *preset.met, *preset.evaluation.partners} - {SELF}
+        for agent in map(make_agent, sorted(specs)):
+            _check_key(agent)
+        _check_key(make_judge(preset.judge.agent))
+        if preset.base.model != "tiny":
+            model = resolve_model(preset.base.model)
+            if is_adapter(model):
+                raise ConfigurationError(
+                    f"The base {preset.base.model!r} is an adapter of {base_of(model)!r}. Give a whole model."
+                )
+            if Path(model).is_dir():
+                check_template(model)
+        self._tasks(_EXPERT_TASKS, 1)
+        self._unseen_tasks()
+
+    def _open(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            found = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            found = {}
+        except ValueError as error:
+            raise ConfigurationError(
+                f"{str(self.folder / MANIFEST)!r} cannot be read: {error}. Choose another folder, or remove it to begin "
+                "anew."
+            ) from error
+        version = found.get("manifest_version", MANIFEST_VERSION)
+        if version > MANIFEST_VERSION:
+            raise ConfigurationError(
+                f"{str(self.folder)!r} was made by a newer version of this package. Upgrade sotopia-env to go on."
+            )
+        self.manifest = {
+            "manifest_version": MANIFEST_VERSION,
+            "preset": self.preset.name,
+            "settings": self.preset.record(),
+            "seed": self.seed,
+            "version": __version__,
+            "stages": found.get("stages", {}),
+        }
+        self._write(MANIFEST, self.manifest)
+
+    def _write(self, name: str, value: Any) -> None:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(path.name + ".new")
+        beside.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        beside.replace(path)
+
+    def _stage(
+        self, name: str, inputs: object, work: Callable[[], dict[str, Any]], *, makes: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """Do a stage, or give what it gave if its inputs are the same and what it made is there."""
+        key = digest([inputs, self.seed])
+        known = self.manifest["stages"].get(name)
+        if known is not None and known["inputs"] == key and all((self.folder / made).exists() for made in makes):
+            self._tell(f"{name}: done before")
+            outputs: dict[str, Any] = known["outputs"]
+            return outputs
+        if known is not None:
+            for made in makes:
+                _remove(self.folder / made)
+            del self.manifest["stages"][name]
+        self._tell(f"{name}: started")
+        begun = time.perf_counter()
+        outputs = json.loads(json.dumps(work()))
+        seconds = time.perf_counter() - begun
+        self.manifest["stages"][name] = {"inputs": key, "outputs": outputs, "seconds": round(seconds, 1)}
+        self._write(MANIFEST, self.manifest)
+        self._tell(f"{name}: done in {seconds:.0f} s")
+        return outputs
+
+    # --- the stages -----------------------------------------------------------------------------
+
+    def _base(self) -> Path | str:
+        settings = self.preset.base
+        if settings.model != "tiny":
+            return resolve_model(settings.model)
+        folder = self.folder / "policies" / "base"
+
+        def work() -> dict[str, Any]:
+            result = build(folder, settings.tiny, seed=self.seed)
+            _remove(folder.with_name("base.new"))
+            self._keep_training("base", result)
+            return {"identity": identity(str(folder)), "steps": result.steps, "tokens": result.tokens}
+
+        self._stage("base", settings.tiny.record(), work, makes=["policies/base", "training/base.json"])
+        return folder
+
+    def _expert(self, name: str, use: int) -> list[Trajectory]:
+        """The expert's episodes, and what the filter keeps of them."""
+        settings = self.preset.expert
+        place = f"episodes/{name.replace(' ', '-')}.db"
+        inputs = [settings.model_dump(exclude={"filter"}), *self._conditions(), use]
+
+        episodes: list[Episode] = []
+
+        def work() -> dict[str, Any]:
+            episodes.extend(self._expert_play(place, use))
+            return _counted(episodes)
+
+        self._stage(f"{name} play", inputs, work, makes=[place])
+        expert = make_agent(settings.agent).name
+        found = make_filter(settings.filter)(
+            episodes or self._expert_play(place, use), learner=expert, reward=self.preset.judge.reward
+        )
+        self._write(f"filters/{name.replace(' ', '-')}.json", found.record())
+        return list(require(found).kept)
+
+    def _expert_play(self, place: str, use: int) -> Iterator[Episode]:
+        settings = self.preset.expert
+        agent = make_agent(settings.agent)
+        with EpisodeStore(_made(self.folder, place)) as store:
+            for family in self._families():
+                tasks = self._tasks(use, settings.tasks, family)
+                for pair, part in casts(agent, settings.partners, tasks, every=settings.every_cast):
+                    yield from self._rollout(part, pair, repeats=settings.repeats, store=store)
+
+    def _clone(self, name: str, base: Path | str, kept: Sequence[Trajectory]) -> Path:
+        settings = self.preset.bc.training
+        inputs = [identity(str(base)), settings.record(), _names(kept)]
+        return self._train(name, base, kept, settings, inputs)
+
+    def _control(self, base: Path | str, kept: Sequence[Trajectory], steps: int) -> Path:
+        settings = replace(self.preset.sr.training, max_steps=steps)
+        inputs = [identity(str(base)), settings.record(), _names(kept)]
+        return self._train("control", base, kept, settings, inputs)
+
+    def _train(
+        self, name: str, base: Path | str, kept: Sequence[Trajectory], settings: Any, inputs: list[Any]
+    ) -> Path:
+        folder = self.folder / "policies" / name
+
+        def work() -> dict[str, Any]:
+            result = train(base, kept, folder, settings, seed=self.seed)
+            self._keep_training(name, result)
+            return {"identity": identity(str(folder)), "steps": result.steps, "tokens": result.tokens}
+
+        self._stage(name, inputs, work, makes=[f"policies/{name}", f"training/{name}.json"])
+        return folder
+
+    def _reinforce(self, name: str, policy: Path | str) -> tuple[Path, int]:
+        """Rounds of play, filter and training; returns the last policy, and the optimizer steps in all."""
+        settings, steps = self.preset.sr, 0
+        for number in range(1, settings.rounds + 1):
+            stage = f"{name} round {number}" if settings.rounds > 1 else name
+            label = stage.replace(" ", "-")
+            place = f"episodes/{label}.db"
+            agent = self.agent(policy)
+            inputs = [agent.name, settings.model_dump(exclude={"filter", "training", "rounds"}), *self._conditions()]
+
+            episodes: list[Episode] = []
+
+            def play(
+                episodes: list[Episode] = episodes, place: str = place, agent: Agent = agent, number: int = number
+            ) -> dict[str, Any]:
+                episodes.extend(self._own_play(agent, place, number))
+                return _counted(episodes)
+
+            self._stage(f"{stage} play", [*inputs, number], play, makes=[place])
+            found = make_filter(settings.filter)(
+                episodes or self._own_play(agent, place, number), learner=agent.name, reward=self.preset.judge.reward
+            )
+            self._write(f"filters/{label}.json", found.record())
+            kept = require(found).kept
+            folder = name if number == settings.rounds else label
+            training = [identity(str(policy)), settings.training.record(), _names(kept)]
+            policy = self._train(folder, policy, kept, settings.training, training)
+            steps += self.manifest["stages"][folder]["outputs"]["steps"]
+        return Path(policy), steps
+
+    def _own_play(self, agent: Agent, place: str, number: int) -> Iterator[Episode]:
+        settings = self.preset.sr
+        partners = settings.partners if settings.partner == "pool" else (SELF,)
+        with EpisodeStore(_made(self.folder, place)) as store:
+            for family in self._families():
+                tasks = self._tasks(_OWN_TASKS + number, settings.tasks, family)
+                for pair, part in casts(agent, partners, tasks):
+                    yield from self._rollout(part, pair, repeats=settings.repeats, store=store)
+
+    def _evaluate(self, folders: Mapping[str, Path | str]) -> Evaluation:
+        """Every policy, each a stage of its own."""
+        settings = self.preset.evaluation
+        policies: dict[str, Agent] = {label: self.agent(folder) for label, folder in folders.items()}
+        policies["expert"] = make_agent(self.preset.expert.agent)
+        if self.preset.base.forced:
+            policies["base, JSON forced"] = make_agent(self.preset.base.forced)
+        if settings.trivial:
+            policies |= {spec.removeprefix("scripted/"): make_agent(spec) for spec in TRIVIAL}
+            if self.preset.expert.agent != EXPERT:
+                policies[EXPERT] = make_agent(EXPERT)
+        found: list[Evaluation] = []
+        for label, agent in policies.items():
+            place = f"evaluation/{label.replace('/', '-')}.json"
+            inputs = [agent.name, settings.model_dump(mode="json"), self.preset.tasks.model_dump(mode="json")]
+
+            def work(label: str = label, agent: Agent = agent, place: str = place) -> dict[str, Any]:
+                made = evaluate(
+                    {label: agent},
+                    self._unseen_tasks(),
+                    settings.partners,
+                    judge=self.preset.judge.agent,
+                    reward=self.preset.judge.reward,
+                    repeats=settings.repeats,
+                    seed=settings.seed,
+                    concurrency=self.preset.play.concurrency,
+                    max_turns=self.preset.play.max_turns,
+                    store=self.folder / "episodes" / "evaluation.db",
+                    met=[make_agent(spec).name for spec in self.preset.met],
+                )
+                (self.folder / place).parent.mkdir(parents=True, exist_ok=True)
+                made.save(self.folder / place)
+                return {"complete": made.complete}
+
+            (self.folder / "episodes").mkdir(exist_ok=True)
+            self._stage(f"evaluation of {label}", [*inputs, *self._conditions()], work, makes=[place])
+            found.append(Evaluation.load(self.folder / place))
+        whole = found[0]
+        for one in found[1:]:
+            whole = whole + one
+        whole.save(self.folder / "evaluation.json")
+        return whole
+
+    def _samples(self, folders: Mapping[str, Path | str]) -> None:
+        """What every policy makes of the same tasks, for people to read."""
+        tasks = next(iter(self._unseen_tasks().values()))
+        step = max(1, len(tasks) // _SAMPLES)
+        chosen = tasks[::step][:_SAMPLES]
+        partner = make_agent(self.preset.evaluation.partners[0])
+        policies: dict[str, Agent] = {label: self.agent(folder) for label, folder in folders.items()}
+        policies["expert"] = make_agent(self.preset.expert.agent)
+        for label, agent in policies.items():
+            place = f"samples/{label}.json"
+
+            def work(agent: Agent = agent, place: str = place) -> dict[str, Any]:
+                episodes = self._rollout(chosen, [agent, partner], seed=self.preset.evaluation.seed)
+                self._write(place, [json.loads(dump_json(episode)) for episode in episodes])
+                return {"episodes": len(episodes)}
+
+            inputs = [agent.name, partner.name, [task.digest for task in chosen], *self._conditions()]
+            self._stage(f"samples of {label}", inputs, work, makes=[place])
+
+    # --- what the stages share ------------------------------------------------------------------
+
+    def agent(self, policy: Path | str) -> Agent:
+        """The agent that plays a policy of this run, in the way all of its policies act."""
+        from sotopia_env.agents.hf import HFAgent
+
+        play = self.preset.play
+        return HFAgent(
+            str(policy),
+            temperature=play.temperature,
+            top_p=play.top_p,
+            max_tokens=play.max_tokens,
+            batch_size=play.concurrency,
+            dtype=play.dtype or None,
+            quantize=play.quantize or None,
+        )
+
+    def _rollout(self, tasks: Sequence[Task], pair: Sequence[Agent], **options: Any) -> Sequence[Episode]:
+        play, judge = self.preset.play, self.preset.judge
+        return sotopia_env.rollout(
+            tasks,
+            pair,
+            judge=judge.agent,
+            reward=judge.reward,
+            concurrency=play.concurrency,
+            max_turns=play.max_turns,
+            **{"seed": self.seed, **options},
+        )
+
+    def _conditions(self) -> list[Any]:
+        """Settings that decide any play."""
+        preset = self.preset
+        return [preset.tasks.model_dump(mode="json"), preset.judge.model_dump(), preset.play.max_turns]
+
+    def _families(self) -> tuple[str, ...]:
+        return self.preset.tasks.families or ("",)
+
+    def _tasks(self, use: int, n: int, family: str | None = None) -> list[Task]:
+        """Training tasks of a family; every use has a seed of its own."""
+        tasks = self.preset.tasks
+        pack = "/".join(filter(None, (tasks.pack, family if family is not None else self._families()[0])))
+        found = sotopia_env.load_tasks(pack, split=tasks.split, n=n, seed=1000 * self.seed + use)
+        if not found:
+            raise ConfigurationError(f"{pack!r} has no tasks in split {tasks.split!r}. See `sotopia-env tasks list`.")
+        return found
+
+    def _unseen_tasks(self) -> dict[str, list[Task]]:
+        tasks, settings = self.preset.tasks, self.preset.evaluation
+        return {
+            label: held_out_tasks(tasks.pack, tasks.families, split=split, n=settings.tasks, seed=settings.seed)
+            for label, split in tasks.unseen.items()
+        }
+
+    def _keep_training(self, name: str, result: TrainResult) -> None:
+        record = {
+            "losses": result.losses,
+            "steps": result.steps,
+            "seconds": round(result.seconds, 1),
+            "method": result.method,
+            **result.data,
+        }
+        self._write(f"training/{name}.json", record)
+
+
+def casts(
+    agent: Agent, partners: Iterable[str], tasks: Sequence[Task], *, every: bool = False
+) -> Iterator[tuple[list[Agent], Sequence[Task]]]:
+    """Seat an agent with each partner in each seat, and share the tasks out among these casts.
+
+    Args:
+        agent: Who is to sit in every seat equally often.
+        partners: Specs; "self" puts the agent in all seats.
+        tasks: Tasks with the same number of seats.
+        every: Give all tasks to every cast instead.
+
+    Yields:
+        The agents by seat, and the tasks they play; casts without tasks are left out.
+    """
+    seats = len(tasks[0].seats)
+    found: list[list[Agent]] = []
+    for partner in partners:
+        if partner == SELF:
+            found.append([agent] * seats)
+            continue
+        other = make_agent(partner)
+        if other.name == agent.name:
+            found.append([agent] * seats)
+            continue
+        for seat in range(seats):
+            cast = [other] * seats
+            cast[seat] = agent
+            found.append(cast)
+    for number, cast in enumerate(found):
+        if part := tasks if every else tasks[number :: len(found)]:
+            yield cast, part
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+def _check_key(player: Any) -> None:
+    """Have a model client look for its key now."""
+    model = getattr(player, "model", None)
+    if isinstance(model, OpenAIModel) and not isinstance(model, LocalModel):
+        model.check_key()
+
+
+def _names(kept: Iterable[Trajectory]) -> list[str]:
+    return [f"{episode.id}/{agent}" for episode, agent in kept]
+
+
+def _counted(episodes: Sequence[Episode]) -> dict[str, Any]:
+    """How many episodes there are, and how many of them broke off or have no verdict.
+
+    Raises:
+        ConfigurationError: If too many did for the rest to be what was asked for.
+    """
+    broken = [episode for episode in episodes if episode.status != "complete"]
+    if len(broken) > _MOST_BROKEN * len(episodes):
+        raise ConfigurationError(
+            f"{len(broken)} of {len(episodes)} episodes failed or could not be judged; the first one: "
+            f"{broken[0].error}. What is complete is kept: the same command plays only the others again."
+        )
+    return {"episodes": len(episodes), "broken": len(broken), "first_error": broken[0].error if broken else None}
+
+
+def _made(folder: Path, place: str) -> Path:
+    path = folder / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        for each in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
+            each.unlink(missing_ok=True)
+
+
+__all__ = ["POLICIES", "Run", "casts"]

@@ -1,0 +1,303 @@
+"""What a run of the learning loop is made of: presets, read from TOML and checked before any work.
+
+A preset is a file out of `trainers/presets/` or one of your own. `load_preset` merges it with changes such as
+`{"bc.training.epochs": 3}` and refuses unknown names, so that a typing error is no silent default.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import fields
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from sotopia_env.errors import ConfigurationError, unknown
+from sotopia_env.trainers.behavior_cloning import TrainSettings
+from sotopia_env.trainers.filters import make_filter
+from sotopia_env.trainers.tiny import TinySettings
+
+PRESETS = ("laptop", "paper", "quick")
+"""Names of the presets that come with the package."""
+
+SELF = "self"
+"""As a partner: the same policy in every seat."""
+
+
+def _train_settings(value: object) -> object:
+    return _made(TrainSettings, value) if isinstance(value, Mapping) else value
+
+
+def _tiny_settings(value: object) -> object:
+    if not isinstance(value, Mapping):
+        return value
+    training = value.get("training")
+    changes = {"training": _made(TrainSettings, training)} if isinstance(training, Mapping) else {}
+    return _made(TinySettings, {**value, **changes})
+
+
+def _made(kind: type[Any], value: Mapping[str, Any]) -> Any:
+    names = [each.name for each in fields(kind)]
+    for name in value:
+        if name not in names:
+            raise ConfigurationError(unknown(f"setting of {kind.__name__}", name, names))
+    return kind(**{name: tuple(item) if isinstance(item, list) else item for name, item in value.items()})
+
+
+Training = Annotated[TrainSettings, BeforeValidator(_train_settings)]
+Tiny = Annotated[TinySettings, BeforeValidator(_tiny_settings)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+class _Filtering(_Part):
+    filter: dict[str, Any]
+
+    @field_validator("filter")
+    @classmethod
+    def _can_be_made(cls, value: dict[str, Any]) -> dict[str, Any]:
+        make_filter(value)
+        return value
+
+
+class Base(_Part):
+    """The model that learns.
+
+    Attributes:
+        model: "tiny" (made by `trainers.tiny`), "smollm2", a hub id, or a folder.
+        tiny: What the tiny one is made of.
+        forced: A spec that plays the base with its JSON forced by a grammar, as a row of its own in the
+            evaluation: format alone is no social gain. Empty for none.
+    """
+
+    model: str = "tiny"
+    tiny: Tiny = Field(default_factory=TinySettings)
+    forced: str = ""
+
+
+class Tasks(_Part):
+    """What is played.
+
+    Attributes:
+        pack: A pack, or the path of task files.
+        families: Families of the pack, each with as many tasks; empty for the whole pack.
+        split: The split that training plays.
+        unseen: Split of each kind of evaluation tasks. Empty: both of the outcome pack.
+    """
+
+    pack: str = "outcome"
+    families: tuple[str, ...] = ("bargain", "divide")
+    split: str = "train"
+    unseen: dict[str, str] = {"seen-wording": "validation", "unseen-wording": "test"}
+
+
+class Expert(_Filtering):
+    """Whose episodes are cloned.
+
+    Attributes:
+        agent: The expert's spec.
+        partners: Whom it plays, in either seat; "self" is the expert in all seats, as in the paper.
+        tasks: Training tasks per family.
+        repeats: Episodes per task with one cast.
+        every_cast: Play every task with every partner from every seat; else the casts share the tasks out.
+        filter: What is kept of them: a rule of `trainers.filters` with its options.
+    """
+
+    agent: str
+    partners: tuple[str, ...] = (SELF,)
+    tasks: Count
+    repeats: Count = 1
+    every_cast: bool = False
+
+
+class Cloning(_Part):
+    """Behavior cloning."""
+
+    training: Training
+
+
+class Reinforcement(_Filtering):
+    """Self-reinforcement.
+
+    Attributes:
+        partner: "self" (the policy in all seats, as in the paper) or "pool".
+        partners: The pool: training partners, which the evaluation must not meet.
+        rounds: Rounds of play, filter, train.
+        tasks: Tasks per family and round; no round plays the tasks of another, nor those of the expert.
+        repeats: Episodes per task.
+        filter: What is kept of them.
+        training: How each round trains.
+        control: Also train BC on as many steps with fresh expert rows, so that SR's gain is seen beside it.
+    """
+
+    partner: Literal["self", "pool"]
+    partners: tuple[str, ...] = ()
+    rounds: Count = 1
+    tasks: Count
+    repeats: Count
+    training: Training
+    control: bool = False
+
+    @model_validator(mode="after")
+    def _has_a_pool(self) -> Reinforcement:
+        if self.partner == "pool" and not self.partners:
+            raise ValueError("partner 'pool' needs partners")
+        return self
+
+
+class Play(_Part):
+    """How every policy acts, the same for all of them."""
+
+    temperature: float = Field(default=1.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_tokens: Count = 256
+    max_turns: Count = 20
+    concurrency: Count = 64
+    quantize: str = ""
+    dtype: str = ""
+
+
+class Judging(_Part):
+    """Who scores: `agent` is a judge's spec, `reward` what of the verdict filters and tables use."""
+
+    agent: str = "outcome"
+    reward: str = "goal"
+
+
+class Evaluating(_Part):
+    """How policies are evaluated.
+
+    Attributes:
+        tasks: Tasks per kind (seen and unseen wording), spread over the families.
+        partners: Held-out partners: none of them may be met in training.
+        seed: Decides the tasks; the same for every training seed.
+        trivial: Whether the trivial policies and the expert stand in the table.
+        repeats: Episodes per task, partner and seat.
+    """
+
+    tasks: Count
+    partners: tuple[str, ...]
+    seed: int = 20240313
+    trivial: bool = True
+    repeats: Count = 1
+
+
+class Needs(_Part):
+    """What must be there before anything starts: a GPU, environment variables such as keys."""
+
+    gpu: bool = False
+    environment: tuple[str, ...] = ()
+
+
+class Preset(_Part):
+    """A whole run of the learning loop.
+
+    Attributes:
+        name: The preset's name, or the file's.
+        description: One line for people.
+        minutes: Training and evaluation time that the counts are made for, on the machine it is meant for.
+        prices: US dollars per million tokens by model spec: {"openai/gpt-4o": {"prompt": 2.5, "completion": 10}}.
+        rates: Measured speeds for time estimates: "train" and "play" in tokens per second.
+    """
+
+    name: str
+    description: str
+    minutes: float = Field(gt=0)
+    base: Base = Base()
+    tasks: Tasks = Tasks()
+    expert: Expert
+    bc: Cloning
+    sr: Reinforcement
+    play: Play = Play()
+    judge: Judging = Judging()
+    evaluation: Evaluating
+    needs: Needs = Needs()
+    prices: dict[str, dict[str, float]] = {}
+    rates: dict[str, float] = {}
+
+    @property
+    def met(self) -> tuple[str, ...]:
+        """Specs of all agents that training plays with, the expert too."""
+        partners = {*self.expert.partners, *(self.sr.partners if self.sr.partner == "pool" else ())}
+        if self.base.model == "tiny":
+            partners |= {*self.base.tiny.partners, *self.base.tiny.speakers}
+        return tuple(sorted(partners - {SELF} | {self.expert.agent}))
+
+    def record(self) -> dict[str, Any]:
+        """Every setting as JSON values."""
+        record = self.model_dump(mode="json")
+        record["bc"]["training"], record["sr"]["training"] = self.bc.training.record(), self.sr.training.record()
+        record["base"]["tiny"] = self.base.tiny.record() if self.base.model == "tiny" else None
+        return record
+
+
+def load_preset(preset: str | Path, changes: Mapping[str, Any] | None = None, *, budget: float | None = None) -> Preset:
+    """Read a preset and change parts of it.
+
+    Args:
+        preset: "quick", "laptop", "paper", or the path of a TOML file.
+        changes: New values by dotted name: {"sr.rounds": 2}.
+        budget: Minutes to plan for instead of the preset's own: the expert's tasks and the self-reinforcement's
+            grow or shrink with it.
+
+    Raises:
+        ConfigurationError: For an unknown preset or setting, or a value that cannot be used.
+    """
+    text, name = _text_of(preset)
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"The preset {str(preset)!r} is not valid TOML: {error}.") from error
+    for path, value in (changes or {}).items():
+        _put(values, path, value)
+    try:
+        found = Preset.model_validate({"name": name, **values})
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the preset"
+        raise ConfigurationError(f"Preset {name!r}, setting {where!r}: {first['msg']}.") from error
+    clash = sorted({*found.evaluation.partners} & {*found.met})
+    if clash:
+        raise ConfigurationError(
+            f"Training meets {clash}, which are held-out partners of the evaluation. Take others for one of the two."
+        )
+    return found if budget is None else _scaled(found, budget)
+
+
+def _text_of(preset: str | Path) -> tuple[str, str]:
+    if str(preset) in PRESETS:
+        file = resources.files("sotopia_env.trainers.presets") / f"{preset}.toml"
+        return file.read_text(encoding="utf-8"), str(preset)
+    path = Path(preset).expanduser()
+    if path.suffix != ".toml" or not path.is_file():
+        raise ConfigurationError(unknown("preset", str(preset), PRESETS, "Or give the path of a .toml file."))
+    return path.read_text(encoding="utf-8"), path.stem
+
+
+def _put(values: dict[str, Any], path: str, value: Any) -> None:
+    *parts, last = path.split(".")
+    for part in parts:
+        inner = values.setdefault(part, {})
+        if not isinstance(inner, dict):
+            raise ConfigurationError(f"Setting {path!r} cannot be set: {part!r} is {inner!r}, not a group of settings.")
+        values = inner
+    values[last] = value
+
+
+def _scaled(preset: Preset, budget: float) -> Preset:
+    if not math.isfinite(budget) or budget <= 0:
+        raise ConfigurationError(f"The budget is {budget!r} minutes, but must be above 0.")
+    factor = budget / preset.minutes
+    expert = preset.expert.model_copy(update={"tasks": max(1, round(preset.expert.tasks * factor))})
+    sr = preset.sr.model_copy(update={"tasks": max(1, round(preset.sr.tasks * factor))})
+    return preset.model_copy(update={"minutes": budget, "expert": expert, "sr": sr})
+
+
+__all__ = ["PRESETS", "SELF", "Preset", "load_preset"]
