@@ -73,6 +73,7 @@ class Request:
         opening: Names what the conversation opens with.
         key: Names the conversation: what is kept of it is looked for under this key.
         seed: Seeds the uniform numbers, one a token, that the reply is drawn with.
+        abandoned: Set when nobody waits any more: the reply then ends where it is.
     """
 
     plan: Callable[[Voice, int], Plan]
@@ -86,6 +87,7 @@ class Request:
     max_tokens: int
     batch_size: int
     passed_over: int = 0
+    abandoned: bool = False
 
 
 class Generated(NamedTuple):
@@ -124,13 +126,16 @@ class _Row:
     def missing(self) -> int:
         return len(self.prompt) - self.found
 
-    def take(self, token: int) -> None:
-        """Add a token, or end at it."""
-        if token in self.voice.stops:
+    def take(self, token: int) -> bool:
+        """Add a token, or end at it; says whether it has ended now."""
+        if self.ended:
+            return False
+        if token in self.voice.stops or self.request.abandoned:
             self.ended = True
-            return
-        self.made.append(token)
-        self.ended = len(self.made) >= self.limit or self.voice.is_complete(self.made)
+        else:
+            self.made.append(token)
+            self.ended = len(self.made) >= self.limit or self.voice.is_complete(self.made)
+        return self.ended
 
     def result(self) -> Generated:
         text = self.voice.text(self.made)
@@ -187,7 +192,11 @@ class Engine:
         self._waiting.append((request, future))
         if self._gathering is None or self._gathering.done():
             self._gathering = asyncio.create_task(self._gather())
-        return await future
+        try:
+            return await future
+        except asyncio.CancelledError:
+            request.abandoned = True
+            raise
 
     async def _gather(self) -> None:
         while self._waiting:
@@ -275,7 +284,6 @@ class Engine:
         self._is_exact = dtype == torch.float32 and self._quantize is None
         self._place = next(model.parameters()).device
         self._cache_name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
-        self._additive = getattr(model.config, "_attn_implementation", None) != "sdpa"
         self._longest = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None) or 1 << 30
         self._chunk = _CHUNK.get(self._place.type, _CHUNK["cpu"])
         self.model = model
@@ -297,14 +305,21 @@ class Engine:
         try:
             if self._peft is None:
                 self._peft = PeftModel.from_pretrained(self.model, adapter, adapter_name=name)
-            else:
-                self._peft.load_adapter(adapter, adapter_name=name)
+            loaded = self._peft.load_adapter(adapter, adapter_name=name)
+            if lost := [*loaded.missing_keys, *loaded.unexpected_keys]:
+                raise ValueError(f"{len(lost)} weights have no counterpart, such as {lost[0]}")
         except Exception as error:  # as with models
+            self._unload()  # a part of it may be in the base by now
             raise ConfigurationError(
                 f"The adapter {adapter!r} does not fit {self.source!r}: {one_line(error)}."
             ) from error
         self.model.eval().requires_grad_(False)
         self._adapters[adapter] = name
+
+    def _unload(self) -> None:
+        self.model = self._peft = None
+        self._adapters.clear()
+        self.store.clear()
 
     def _ends(self) -> list[int]:
         ends = getattr(getattr(self.model, "generation_config", None), "eos_token_id", None)
@@ -349,9 +364,7 @@ class Engine:
             out = self.model(torch.tensor([ids], device=self._place), use_cache=True, **{self._cache_name: cache})
             fresh.append(out.logits[0, -1].float())
         self._shapes = [
-            LayerShape(layer.keys.dtype, layer.keys.shape[1], layer.keys.shape[3], layer.values.shape[3])
-            for layer in cache.layers
-            if layer.keys is not None and layer.values is not None
+            LayerShape(keys.dtype, keys.shape[1], keys.shape[3], values.shape[3]) for keys, values, _ in cache
         ]
         wave = Wave(self._shapes, 2, 12, self._place)
         for number in range(2):
@@ -459,10 +472,8 @@ class Engine:
     def _decode(self, wave: Wave, rows: list[_Row], logits: Tensor) -> None:
         while True:
             for number, (row, token) in enumerate(zip(rows, _drawn(rows, logits), strict=True)):
-                if not row.ended:
-                    row.take(token)
-                    if row.ended:
-                        self._keep(wave, number, row)
+                if row.take(token):
+                    self._keep(wave, number, row)
             going = [number for number, row in enumerate(rows) if not row.ended]
             if not going:
                 return
@@ -504,7 +515,7 @@ class Engine:
         places = torch.from_numpy(positions).to(self._place)
         seen = torch.arange(length, device=self._place) <= places[:, None, :, None]  # (rows, 1, tokens, columns)
         mask: Tensor = seen
-        if self._additive:
+        if getattr(self.model.config, "_attn_implementation", None) != "sdpa":  # the others add it to the scores
             least = torch.finfo(self._shapes[0].dtype).min
             mask = torch.zeros(seen.shape, dtype=self._shapes[0].dtype, device=self._place).masked_fill_(~seen, least)
         out = self.model(
@@ -532,8 +543,7 @@ class Engine:
         def draw(_: Any, scores: Tensor) -> Tensor:
             tokens = _drawn(rows, scores)
             for row, token in zip(rows, tokens, strict=True):
-                if not row.ended:
-                    row.take(token)
+                row.take(token)
             forced = torch.full_like(scores, -torch.inf)
             forced[range(len(rows)), tokens] = 0.0
             return forced
@@ -560,7 +570,9 @@ def _four_bits(dtype: torch.dtype) -> Any:
         )
     from transformers import BitsAndBytesConfig
 
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+    )
 
 
 def _spare_bytes(device: torch.device) -> int:
@@ -576,12 +588,12 @@ def _spare_bytes(device: torch.device) -> int:
 @contextlib.contextmanager
 def _without_bars() -> Iterator[None]:
     shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
         if shown:
-            transformers_logging.enable_progress_bar()
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 # --- one engine for the same weights --------------------------------------------------------------

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
@@ -32,13 +34,14 @@ from sotopia_env.agents.folders import (
 from sotopia_env.agents.llm import LLMAgent
 from sotopia_env.chat import render
 from sotopia_env.errors import ConfigurationError, ModelError, unknown
+from sotopia_env.local import SMOLLM2
 from sotopia_env.models import Messages, Reply, canonical_options, record_usage
 
 if TYPE_CHECKING:
     from sotopia_env.agents.engine import Engine, Plan
     from sotopia_env.agents.voices import Voice
 
-__all__ = ["DTYPES", "HFAgent", "hf_agent", "resolve_model", "shortened"]
+__all__ = ["DTYPES", "HFAgent", "hf_agent", "release", "resolve_model", "shortened"]
 
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 """Short names of data types; the long ones are understood too."""
@@ -114,8 +117,6 @@ class HFAgent:
         self._engine: Engine | None = None
 
     def _name(self, given: str) -> str:
-        from pathlib import Path
-
         place = Path(self.adapter or self.model)
         options: dict[str, Any] = {"temperature": self.temperature, "max_tokens": self.max_tokens, "top_p": self.top_p}
         usual = {"temperature": 1.0, "max_tokens": 256, "top_p": 1.0}
@@ -123,7 +124,7 @@ class HFAgent:
         options |= {key: value for key in ("dtype", "quantize") if (value := getattr(self, key)) is not None}
         if not self.retry:
             options["retry"] = 0
-        if place.is_dir():
+        if place.is_dir() and (self.adapter or given != SMOLLM2):
             given = f"{place.name}@{identity(self.model, self.adapter)}"
         return f"hf/{given}{canonical_options(options)}"
 
@@ -233,6 +234,16 @@ def shortened(observation: dict[str, Any], turns: int) -> dict[str, Any]:
     events = sorted(observation["transcript"], key=lambda event: (event[0], event[1] != me))
     own = [number for number, event in enumerate(events) if event[1] == me]
     return {**observation, "transcript": tuple(events[own[turns - 1] + 1 :])}
+
+
+def release() -> None:
+    """Let go of the weights that no agent holds, for example before training on the same device.
+
+    Otherwise the two sets that were used last stay loaded for the next agents.
+    """
+    engines = sys.modules.get("sotopia_env.agents.engine")
+    if engines is not None:
+        engines.release()
 
 
 # --- specs ----------------------------------------------------------------------------------------

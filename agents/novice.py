@@ -2,7 +2,9 @@
 
 All it does is drawn from its observation's seed and turn: lines on the subject with whatever names or
 numbers are public filled in, valid offers over the whole public range, whatever they are worth to itself,
-and now and then an answer to an offer. What a model learns from it is how to act, not how to act well.
+and now and then an answer to an offer. In bargains and divisions it is naive enough to tell anybody what things
+are worth to it, and it can count what an offer would bring it, but neither has any bearing on what it does.
+What a model learns from it is to speak, to read and to count, not to act well.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sotopia_env.actions import Action
+from sotopia_env.agents.boards import board_of
 from sotopia_env.agents.phrases import PHRASES, listing
 from sotopia_env.agents.reading import Reading
 
@@ -33,8 +36,11 @@ _REJECTS = 0.04
 _SPEAKS_FIRST = 0.7
 """Share of first moves in which it speaks."""
 
-_SPEAKS = 0.4
+_SPEAKS = 0.5
 """Share of later moves in which it speaks, of those that are left."""
+
+_TELLS = 0.6
+"""Share of its lines in bargains and divisions in which it tells or counts what something is worth to it."""
 
 _LATE = 0.5
 """Share of the time before which a seeker never answers."""
@@ -131,20 +137,28 @@ def _some(draw: random.Random, names: Any, most: int, last: str = "and") -> str:
 
 def _haggles(reading: Reading, draw: random.Random) -> str:
     terms = reading.facts.terms
+    if draw.random() < _TELLS:
+        value = reading.facts.private["value"]
+        if reading.standing is None:
+            return _line(draw, "naive worth", n=f"{value:g}")
+        price = float(str(reading.standing))
+        gain = price - value if reading.role == "seller" else value - price
+        return _line(draw, "naive gain" if gain >= 0 else "naive loss", n=f"{price:g}", gain=f"{abs(gain):g}")
     intent = "open" if not reading.mine else draw.choice(("open", "push", "push", "bluff"))
     return _line(draw, f"{intent} {reading.role}", n=draw.randint(terms["lowest"], terms["highest"]))
 
 
 def _shares(reading: Reading, draw: random.Random) -> str:
-    if reading.mine and draw.random() < 0.5:
+    if reading.standing is not None and draw.random() < _TELLS:
+        board = board_of(reading)
+        return _line(draw, "naive points", n=f"{board.own[reading.standing]:g}", none=f"{board.none:g}")
+    if reading.mine and draw.random() < 0.3:
         return _line(draw, "push divide")
+    private = reading.facts.private
     items = list(reading.facts.terms["items"])
     draw.shuffle(items)
-    if len(items) < 3 or draw.random() < 0.5:
-        points = listing([f"each {item} is worth {draw.randint(0, 10)}" for item in items])
-        said = _line(draw, "points", points=points, none=draw.randint(0, 5))
-    else:
-        said = _line(draw, "ranking", best=items[0], middle=items[1], worst=items[-1])
+    points = listing([f"each {item} is worth {private['values'][item]:g}" for item in items])
+    said = _line(draw, "points", points=points, none=f"{private['outside']:g}")
     return _line(draw, "open divide", ranking=said) if draw.random() < 0.5 or not reading.mine else said
 
 

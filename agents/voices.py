@@ -6,7 +6,7 @@ import inspect
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sotopia_env.agents.folders import no_template
@@ -51,7 +51,8 @@ class Voice:
         own = self.tokenizer.eos_token_id
         self.stops = {*stops, *self._end_of_turn(), *([] if own is None else [own])}
         self._braces = {n for token, n in self.tokenizer.get_vocab().items() if "}" in token or token == "<0x7D>"}
-        self._control = self._pattern()
+        self._split = _pattern(self._added)
+        self._control = _pattern(self._control_tokens())
         self._pieces: OrderedDict[str, list[int]] = OrderedDict()
         self._piecewise = self._can_be_piecewise()
 
@@ -93,7 +94,7 @@ class Voice:
         """The same, each piece between control tokens for itself: those of the turns before are remembered."""
         text = self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
         ids: list[int] = []
-        for piece in self._control.split(text):
+        for piece in self._split.split(text):
             number = self._added.get(piece)
             if number is not None:
                 ids.append(number)
@@ -117,9 +118,11 @@ class Voice:
             return list(self.tokenizer.encode(text, add_special_tokens=False))
         return list(fast.encode(text, add_special_tokens=False).ids)  # without the detour for batches
 
-    def _pattern(self) -> re.Pattern[str]:
-        longest_first = sorted(self._added, key=len, reverse=True)
-        return re.compile(f"({'|'.join(map(re.escape, longest_first))})" if longest_first else "(?!)")
+    def _control_tokens(self) -> list[str]:
+        """Added tokens that are special or that the template may write."""
+        template = str(self.tokenizer.chat_template)
+        kinds = self.tokenizer.added_tokens_decoder.values()
+        return [kind.content for kind in kinds if kind.special or kind.content in template]
 
     def _can_be_piecewise(self) -> bool:
         """Whether pieces have the same tokens alone as in the whole: by the tokenizer's settings, and by trying."""
@@ -156,3 +159,9 @@ class Voice:
             return []
         behind = text.rpartition(mark)[2].lstrip()
         return [number for token, number in self._added.items() if behind.startswith(token)]
+
+
+def _pattern(tokens: Iterable[str]) -> re.Pattern[str]:
+    """Any of some tokens, the longest first, as a group: splitting by it keeps them."""
+    longest_first = sorted(tokens, key=len, reverse=True)
+    return re.compile(f"({'|'.join(map(re.escape, longest_first))})" if longest_first else "(?!)")

@@ -156,7 +156,7 @@ class Wave:
     def cache(self, rows: slice, columns: Tensor, length: int) -> Cache:
         """A cache for computing some rows' next tokens, each at its column, with `length` columns in sight."""
         place = _Place(columns, length)
-        layers = [
+        layers: list[Any] = [
             _RowLayer(place, self.buffers[2 * number][rows], self.buffers[2 * number + 1][rows])
             for number in range(len(self.shapes))
         ]
@@ -171,11 +171,11 @@ class _Place:
         self.rows = torch.arange(len(columns), device=columns.device)[:, None]
 
 
-class _RowLayer(DynamicLayer):
+class _RowLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     """Writes every token to its own column and shows the columns up to the longest row's."""
 
     def __init__(self, place: _Place, keys: Tensor, values: Tensor) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.place, self.keys, self.values = place, keys, values
         self.is_initialized = True
 

@@ -301,9 +301,20 @@ TEXTS = st.text(max_size=20) | st.sampled_from(
     ]
 )
 MOVES = st.builds(Action, st.sampled_from(sotopia_env.ACTION_TYPES[:4]), TEXTS)
+
+
+def with_wordings():
+    """A tokenizer that has whole wordings among its added tokens, which are no control tokens."""
+    tokenizer = of_bytes()
+    wordings = ["A kitchen at noon.", "your move.", '{"action_type": "speak", "argument": "', "said: "]
+    tokenizer.add_tokens([tokenizers.AddedToken(text, normalized=False) for text in wordings])
+    return tokenizer
+
+
 TOKENIZERS = {
     "chatml": of_bytes(),
     "merged": of_bytes(merges=(("a", "n"), ("Ċ", "Ċ"), ("{", '"'), ("Ċ", "{"))),
+    "wordings": with_wordings(),
     "marked": of_bytes(MARKED),
     "no system role": of_bytes(NO_SYSTEM),
     "inst": of_bytes(INST),
@@ -330,7 +341,8 @@ def test_every_prompt_of_acting_is_the_beginning_of_the_row_and_what_follows_is_
                 for prompt in prompts[: wanted[-1] + 1]:
                     assert row.input_ids[: len(prompt)] == prompt
                 replies = [tokenizer.decode(row.input_ids[start : end - 1]).strip() for start, end in runs(row)]
-                assert replies == [chat.canonical(own[n].action_type, own[n].argument) for n in wanted]
+                said = [chat.canonical(own[n].action_type, own[n].argument) for n in wanted]
+                assert replies == [text.replace("\U000f0000", "") for text in said]  # transformers' own marker
                 assert {row.input_ids[end - 1] for _, end in runs(row)} == {tokenizer.eos_token_id}
 
 
@@ -347,7 +359,9 @@ def test_the_quick_and_the_exact_way_give_the_same_tokens(name, monkeypatch):
             assert rows(trajectories, tokenizer, form=form) == quick
 
 
-@pytest.mark.parametrize(("name", "quick"), [("chatml", True), ("no system role", True), ("sentencepiece", False)])
+@pytest.mark.parametrize(
+    ("name", "quick"), [("chatml", True), ("no system role", True), ("wordings", True), ("sentencepiece", False)]
+)
 def test_ordinary_templates_go_the_quick_way(name, quick, monkeypatch):
     monkeypatch.setattr(Template, "_one_by_one", lambda self, messages, every: pytest.fail("went the slow way"))
     trajectory = Trajectory(played(THREE), "agent_0")

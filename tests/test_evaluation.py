@@ -39,7 +39,7 @@ from sotopia_env.evaluation import (
     held_out_tasks,
     with_references,
 )
-from sotopia_env.evaluation.policies import measure
+from sotopia_env.evaluation.measures import measure
 from sotopia_env.evaluation.results import Failures
 from sotopia_env.judges.outcome import OutcomeJudge
 from sotopia_env.specs import make_agent

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gc
 import json
 import pickle
 import random
 import subprocess
 import sys
+import time
+import weakref
 
 import pytest
 
@@ -22,7 +25,7 @@ transformers = pytest.importorskip("transformers")
 
 from sotopia_env.agents import engine as engines  # noqa: E402
 from sotopia_env.agents import folders, waves  # noqa: E402
-from sotopia_env.agents.hf import HFAgent, resolve_model, shortened  # noqa: E402
+from sotopia_env.agents.hf import HFAgent, _Turn, release, resolve_model, shortened  # noqa: E402
 from sotopia_env.agents.voices import Voice  # noqa: E402
 
 # peft asks transformers for something under its old name.
@@ -124,7 +127,7 @@ def adapter(folder, base, *, seed=1, load=None):
     with torch.no_grad():
         for name, weight in wrapped.named_parameters():
             if "lora_B" in name:
-                weight.copy_(torch.randn(weight.shape, generator=generator) * 0.5)
+                weight.copy_(torch.randn(weight.shape, generator=generator) * 0.2)
     wrapped.save_pretrained(folder)
     return str(folder)
 
@@ -147,6 +150,11 @@ def view(*moves, agent="agent_0", seed=0, task=TASKS[0]):
 
 def act(agent, observation):
     return aio.run(agent.act(observation))
+
+
+def reply(agent, observation):
+    """What the model writes, before it is read."""
+    return aio.run(_Turn(agent, observation).complete(render(observation))).text
 
 
 def play(agents, *, concurrency=12, tasks=TASKS, **options):
@@ -200,15 +208,17 @@ def test_a_spec_plays_whole_judged_episodes(tiny):
 
 
 def test_batching_and_order_change_nothing(tiny):
-    alone = events(play([f"hf/{tiny}?max_tokens=24"] * 2, concurrency=1))
-    together = events(play([f"hf/{tiny}?max_tokens=24"] * 2, concurrency=12))
-    turned = events(play([f"hf/{tiny}?max_tokens=24"] * 2, concurrency=5, tasks=TASKS[::-1]))
+    agents = [f"hf/{tiny}?max_tokens=24"] * 2
+    alone = events(play(agents, concurrency=1))
+    together = events(play(agents, concurrency=12))
+    turned = events(play(agents, concurrency=5, tasks=TASKS[::-1]))
     assert alone == together == turned[::-1]
     assert len({episode[0].argument for episode in alone}) > 8
 
 
 def test_episodes_with_other_seeds_are_others(tiny):
-    assert events(play([f"hf/{tiny}"] * 2, seed=1)) != events(play([f"hf/{tiny}"] * 2, seed=2))
+    few = {"tasks": TASKS[:2], "max_turns": 2}
+    assert events(play([f"hf/{tiny}"] * 2, seed=1, **few)) != events(play([f"hf/{tiny}"] * 2, seed=2, **few))
 
 
 def test_all_episodes_that_wait_share_a_wave(tiny, monkeypatch):
@@ -226,66 +236,59 @@ def test_all_episodes_that_wait_share_a_wave(tiny, monkeypatch):
 # --- exactness ------------------------------------------------------------------------------------
 
 
-def test_logits_with_kept_prefixes_are_those_of_a_fresh_forward(tiny, adapters, monkeypatch):
-    seen = []
-    choose = engines.choose
+def test_logits_with_kept_prefixes_are_those_of_a_fresh_forward(adapters, monkeypatch):
+    agent = HFAgent(adapters[0], temperature=0.8, max_tokens=16, retry=False)
+    forget(agent)
+    engine, choose, seen = agent._ready(), engines.choose, []
 
-    def watched(logits, draws, *rest):
-        chosen = choose(logits, draws, *rest)
-        seen.append((logits.clone(), chosen))
+    def watched(logits, *rest):
+        chosen = choose(logits, *rest)
+        seen.append((logits, chosen))
         return chosen
 
-    agent = HFAgent(adapters[0], temperature=0.8, max_tokens=16)
-    forget(agent)
     monkeypatch.setattr(engines, "choose", watched)
-    moves = []
-    for turn in range(6):
+    moves, counts = [], []
+    for turn in range(8):
         observation = view(*moves, agent=f"agent_{turn % 2}")
         seen.clear()
-        moves.append(act(agent, observation))
-        voice = agent._ready().voice(agent._voice)
-        ids = voice.ids(render(observation))
-        first_reply = (
-            seen[: next(n for n, (_, chosen) in enumerate(seen) if chosen[0] in voice.stops or n == 15) + 1]
-            if any(chosen[0] in voice.stops for _, chosen in seen)
-            else seen
-        )
-        with torch.inference_mode(), agent._ready().with_adapter(agent.adapter):
-            for logits, chosen in first_reply:
-                fresh = agent._ready().model(torch.tensor([ids])).logits[:, -1]
+        with sotopia_env.models.usage_scope() as usage:
+            moves.append(act(agent, observation))
+        counts.append((usage["prompt_tokens"], usage["computed_tokens"]))
+        ids = engine.voice(agent._voice).ids(render(observation))
+        with torch.inference_mode(), engine.with_adapter(agent.adapter):
+            for logits, chosen in seen:
+                fresh = engine.model(torch.tensor([ids])).logits[:, -1]
                 torch.testing.assert_close(logits, fresh, rtol=0, atol=1e-4)
-                ids.append(chosen[0])
+                ids += chosen
+    assert all(prompt == computed for prompt, computed in counts[:2])
+    assert all(prompt > 4 * computed for prompt, computed in counts[2:])
 
 
 @pytest.mark.parametrize("schedule", range(3))
 def test_greedy_replies_are_those_without_any_cache_however_rows_come_and_go(tiny, adapters, schedule):
     draw = random.Random(schedule)
     policies = [HFAgent(place, temperature=0, max_tokens=draw.choice([3, 8, 20])) for place in (tiny, *adapters)]
-    talks = [Conversation(draw.choice(TASKS), seed=number, max_turns=12) for number in range(10)]
-    seats = [[draw.choice(policies) for _ in range(2)] for _ in talks]
+    talks = [Conversation(draw.choice(TASKS), seed=number, max_turns=10) for number in range(6)]
+    seats = [{"agent_0": draw.choice(policies), "agent_1": draw.choice(policies)} for _ in talks]
     checked = 0
     while going := [number for number, talk in enumerate(talks) if not talk.is_over]:
         some = draw.sample(going, draw.randint(1, len(going)))
-        asked = []
-        for number in some:
-            mover = talks[number].movers[0]
-            asked.append((seats[number][int(mover[-1])], mover, talks[number].view(mover)))
+        movers = [talks[number].movers[0] for number in some]
+        asked = [
+            _Turn(seats[number][mover], talks[number].view(mover)) for number, mover in zip(some, movers, strict=True)
+        ]
 
-        async def all_at_once(asked=asked):
-            return await asyncio.gather(*(agent.act(observation) for agent, _, observation in asked))
+        async def together(asked=asked):
+            return await asyncio.gather(*(turn.complete(render(turn.observation)) for turn in asked))
 
-        for number, (agent, mover, observation), move in zip(some, asked, aio.run(all_at_once()), strict=True):
-            if draw.random() < 0.15:
-                reply = greedy_alone(agent, render(observation))
-                try:
-                    alone = sotopia_env.actions.parse_reply(reply)
-                except ValueError:
-                    alone = None
-                if alone is not None:
-                    assert move == alone
-                    checked += 1
-            talks[number].apply({mover: move})
-    assert checked >= 8
+        for number, mover, turn, made in zip(some, movers, asked, aio.run(together()), strict=True):
+            if draw.random() < 0.3:
+                assert made.text == greedy_alone(turn.agent, render(turn.observation))
+                checked += 1
+            # What is played is not always what was written: the conversation goes on with other tokens than are kept.
+            text = made.text.rpartition('"argument": "')[2].removesuffix('"}')
+            talks[number].apply({mover: Action("speak", draw.choice([text, f"{text}!", "No."]))})
+    assert checked >= 10
 
 
 def test_only_what_differs_from_the_turn_before_is_computed(tiny):
@@ -329,6 +332,35 @@ def test_a_model_with_a_sliding_window_is_found_out_and_plays_without_kept_prefi
     if not temperature:
         observation = view()
         assert act(agent, observation) == sotopia_env.actions.parse_reply(greedy_alone(agent, render(observation)))
+
+
+def test_attention_of_another_kind_gives_the_same_replies(tmp_path):
+    agent = HFAgent(speaker(tmp_path / "eager"), max_tokens=12, retry=False)
+    replies = events(play([agent, agent], tasks=TASKS[:4], max_turns=4))
+    agent._ready().model.set_attn_implementation("eager")
+    forget(agent)
+    assert events(play([agent, agent], tasks=TASKS[:4], max_turns=4)) == replies
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_recurrent_model_plays_without_kept_prefixes(tmp_path):
+    tokens = tokenizer()
+    torch.manual_seed(0)
+    config = transformers.MambaConfig(
+        vocab_size=len(tokens), hidden_size=32, state_size=8, num_hidden_layers=2, eos_token_id=tokens.eos_token_id
+    )
+    for part in (tokens, transformers.MambaForCausalLM(config)):
+        part.save_pretrained(tmp_path / "mamba")
+    agent = HFAgent(str(tmp_path / "mamba"), max_tokens=4, retry=False)
+    agent.load()
+    assert not agent._ready().keeps
+    said = [view(*[Action("speak", "Well.")] * turns, agent=f"agent_{turns % 2}") for turns in range(4)]
+    alone = [reply(agent, observation) for observation in said]
+
+    async def together():
+        return await asyncio.gather(*(_Turn(agent, each).complete(render(each)) for each in said))
+
+    assert [made.text for made in aio.run(together())] == alone
 
 
 def test_a_model_that_ignores_positions_is_found_out_by_trying(tiny, monkeypatch):
@@ -466,24 +498,28 @@ def test_a_prompt_that_does_not_fit_loses_its_oldest_turns_and_they_are_counted(
 def test_adapters_share_their_base_and_each_plays_as_it_does_alone(tiny, adapters):
     first, second, base = (HFAgent(place, max_tokens=24) for place in (*adapters, tiny))
     assert first._ready() is second._ready() is base._ready()
-    mixed = play([first, second])
-    assert events(mixed) == events(play([first, second], concurrency=1))
-    others = {str(events(play(pair))) for pair in ([first, first], [second, second], [base, base])}
-    assert len(others | {str(events(mixed))}) == 4
+    few = {"tasks": TASKS[:4], "max_turns": 4}
+    mixed = events(play([first, second], **few))
+    assert mixed == events(play([first, second], concurrency=1, **few))
+    alike = [events(play([agent, agent], **few)) for agent in (first, second, base)]
+    assert len({str(each) for each in (mixed, *alike)}) == 4
     fresh = HFAgent(tiny, max_tokens=24, dtype="fp32")  # an engine that has never seen an adapter
-    assert events(play([fresh, fresh])) == events(play([base, base]))
+    assert events(play([fresh, fresh], **few)) == alike[2]
 
 
 def test_an_adapter_plays_as_in_plain_peft(tiny, adapters):
     from peft import PeftModel
 
     agent = HFAgent(adapters[1], temperature=0, max_tokens=16)
-    move = act(agent, view())
+    observations = [view(*[Action("speak", "Well.")] * turns, agent=f"agent_{turns % 2}") for turns in range(4)]
     model = PeftModel.from_pretrained(transformers.AutoModelForCausalLM.from_pretrained(tiny), adapters[1]).eval()
     tokens = transformers.AutoTokenizer.from_pretrained(tiny)
-    prompt = tokens.apply_chat_template(render(view()), add_generation_prompt=True, return_tensors="pt")
-    made = model.generate(**prompt, do_sample=False, max_new_tokens=16)[0, prompt["input_ids"].shape[1] :]
-    assert move == sotopia_env.actions.parse_reply(tokens.decode(made, skip_special_tokens=True))
+    for observation in observations:
+        prompt = tokens.apply_chat_template(render(observation), add_generation_prompt=True, return_tensors="pt")
+        made = model.generate(**prompt, do_sample=False, max_new_tokens=16)[0, prompt["input_ids"].shape[1] :]
+        text = tokens.decode(made, skip_special_tokens=True)
+        assert reply(agent, observation) == text
+        assert len(text) > 8
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of bitsandbytes' own, about torch
@@ -513,6 +549,23 @@ def test_an_adapter_for_another_base_is_refused_before_anything_is_loaded(tiny, 
     copy_of(adapters[0], moved, base_model_name_or_path=tiny)
     assert HFAgent(str(moved)).name.startswith("hf/moved@")
     assert HFAgent(tiny, adapter=str(moved)).name == HFAgent(str(moved)).name
+
+
+def test_an_adapter_that_lacks_weights_is_refused_and_leaves_the_base_as_it_was(tiny, adapters, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    part = tmp_path / "part"
+    copy_of(adapters[0], part)
+    weights = load_file(part / "adapter_model.safetensors")
+    dropped = sorted(weights)[0]
+    save_file({name: weight for name, weight in weights.items() if name != dropped}, part / "adapter_model.safetensors")
+    base = HFAgent(tiny, temperature=0, max_tokens=16)
+    before = reply(base, view())
+    with pytest.raises(ConfigurationError, match=r"part' does not fit .*1 weights have no counterpart"):
+        HFAgent(str(part)).load()
+    forget(base)
+    assert reply(base, view()) == before
+    assert reply(HFAgent(adapters[0], temperature=0, max_tokens=16), view()) != before
 
 
 def copy_of(folder, target, **changes):
@@ -554,6 +607,44 @@ def test_copies_and_pickles_leave_the_model_out_and_find_it_again(tiny):
         assert other._engine is None
         assert act(other, view()) == move
         assert other._engine is agent._engine
+
+
+def test_weights_are_let_go_when_no_agent_holds_them(tmp_path):
+    agent = HFAgent(speaker(tmp_path / "gone"), max_tokens=2, retry=False)
+    act(agent, view())
+    engine = weakref.ref(agent._ready())
+    del agent
+    gc.collect()
+    assert engine() is not None  # for the next agent
+    release()
+    gc.collect()
+    assert engine() is None
+
+
+def test_a_reply_that_nobody_waits_for_any_more_ends_early(tiny):
+    agent = HFAgent(tiny, max_tokens=1000, temperature=0)
+    agent.load()
+    engine = agent._ready()
+    rows, ended = [], engines._Row.take
+
+    async def give_up():
+        task = asyncio.ensure_future(agent.act(view(seed=3)))
+        while not rows and not task.done():
+            await asyncio.sleep(0.001)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    def endless(self, token):
+        rows.append(self)
+        time.sleep(0.001)
+        return ended(self, 3)  # an ordinary token, again and again
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engines._Row, "take", endless)
+        aio.run(give_up())
+        engine.forget()  # waits until the thread is free
+    assert rows[0].ended
+    assert len(rows[0].made) < 900
 
 
 @pytest.mark.parametrize(

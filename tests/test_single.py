@@ -210,6 +210,7 @@ def test_it_is_in_gymnasiums_registry_under_its_own_name():
     assert isinstance(make().unwrapped, sotopia_env.single.SocialEnv)
 
 
-def test_transformers_agents_are_refused_with_what_to_use_instead():
-    with pytest.raises(sotopia_env.ConfigurationError, match="openai/<model> with a base URL"):
-        sotopia_env.make_agent("hf/some-model")
+def test_transformers_agents_are_made_from_specs_and_refused_where_there_is_no_model():
+    assert "hf/<hub id or folder>" in sotopia_env.specs.AGENT_FORMS
+    with pytest.raises(sotopia_env.ConfigurationError, match=r"There is no folder '\./some-model'|needs torch"):
+        sotopia_env.make_agent("hf/./some-model")

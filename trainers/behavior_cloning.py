@@ -165,7 +165,7 @@ class TrainResult:
         steps: Optimizer steps.
         seconds: Wall time of the training loop, of the last run if it was resumed.
         resumed_from: The step at which the last run began; 0 if it was never interrupted.
-        losses: One mapping per entry: "step", "loss" (mean over the target tokens since the last entry),
+        losses: One mapping per entry, the last step's included: "step", "loss" (mean over the target tokens since the last entry),
             "tokens" (seen until then, without padding), "learning_rate", "epoch".
         data: What the rows were: `Rows.record()`.
         device: "cpu", or the GPU's name.
@@ -231,28 +231,26 @@ def train(
     """
     settings = settings or TrainSettings()
     check_installed(settings)
-    from accelerate import PartialState  # type: ignore[import-untyped]
-
     plan = _plan(base, trajectories, Path(output), settings, adapter, seed)
-    processes = PartialState()  # one of many, if `accelerate launch` started it
     if (done := finished(plan.output)) is not None:
         if plan.is_of(plan.output):
             return done
         raise ConfigurationError(
             f"{str(plan.output)!r} holds the result of another training. Remove it or choose another folder."
         )
-    if processes.is_main_process:
-        _prepare_place(plan, resume)
-    processes.wait_for_everyone()
     with _quiet(show=progress is True), _random_state_kept():
-        return _run(plan, progress)
+        args = _arguments(plan, show=progress is True)
+        if args.process_index == 0:  # the only one, unless `accelerate launch` started several
+            _prepare_place(plan, resume)
+        args.distributed_state.wait_for_everyone()
+        return _run(plan, args, progress)
 
 
 def finished(output: str | Path) -> TrainResult | None:
     """What a finished training folder says of itself; `None` if there is no such folder."""
     try:
         record = json.loads((Path(output) / RECORD).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{str(output)!r} holds a {RECORD} that cannot be read: {one_line(error)}.") from error
@@ -434,12 +432,13 @@ def _check_space(plan: _Plan, model: Any) -> None:
 # --- the work ---------------------------------------------------------------------------------------
 
 
-def _run(plan: _Plan, progress: bool | Callable[[dict[str, float]], None]) -> TrainResult:
+def _run(plan: _Plan, args: Any, progress: bool | Callable[[dict[str, float]], None]) -> TrainResult:
     from transformers import PrinterCallback
     from trl.trainer.sft_trainer import SFTTrainer
 
     settings = plan.settings
-    args = _arguments(plan, show=progress is True)  # first: it tells every process its device
+    if args.device.type == "cuda":
+        _let_go_of_acting_models()
     model, peft_config = _model(plan, args)
     trainer: Any = SFTTrainer(
         model=model,
@@ -447,14 +446,15 @@ def _run(plan: _Plan, progress: bool | Callable[[dict[str, float]], None]) -> Tr
         train_dataset=_dataset(plan.rows),
         processing_class=plan.tokenizer,
         peft_config=peft_config,
-        callbacks=[_reporter(progress)] if callable(progress) else None,
+        callbacks=[_reporter(progress if callable(progress) else None)],
     )
     trainer.remove_callback(PrinterCallback)
     _check_space(plan, trainer.model)
     checkpoint = _last_checkpoint(plan.partial / _CHECKPOINTS)
     start = time.perf_counter()
     try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with _targets_scored_only():
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except OSError as error:
         raise ConfigurationError(
             f"The training stopped: {one_line(error)}. What it had saved is in {str(plan.partial)!r}; once there is "
@@ -475,6 +475,27 @@ def _run(plan: _Plan, progress: bool | Callable[[dict[str, float]], None]) -> Tr
     )
     _save(plan, trainer, result)
     return result
+
+
+@contextlib.contextmanager
+def _targets_scored_only() -> Iterator[None]:
+    """Have TRL's output layer compute the target positions only, on a CPU too.
+
+    Where it finds no Triton, TRL 1.16 scores every position, so that compiled shapes do not change. Nothing is
+    compiled on a CPU, and of a conversation only a fifth is target: the same loss and gradient in 0.6 of the time.
+    """
+    from trl.trainer import utils
+
+    name = "_use_triton"
+    known = getattr(utils, name, None)
+    if known is None:  # another version of TRL: it trains as it does
+        yield
+        return
+    setattr(utils, name, lambda device: device.type == "cpu" or known(device))
+    try:
+        yield
+    finally:
+        setattr(utils, name, known)
 
 
 def _arguments(plan: _Plan, *, show: bool) -> Any:
@@ -498,7 +519,8 @@ def _arguments(plan: _Plan, *, show: bool) -> Any:
         adam_beta2=settings.adam_beta2,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
-        bf16=compute_dtype(settings) == "bfloat16",
+        bf16=compute_dtype(settings) == "bfloat16",  # TRL's default is True
+        use_cpu=not torch.accelerator.is_available(),  # or bfloat16 is refused on a CPU
         gradient_checkpointing=checkpointing,
         train_sampling_strategy=settings.order,
         packing=settings.packing,
@@ -515,6 +537,15 @@ def _arguments(plan: _Plan, *, show: bool) -> Any:
         seed=plan.seed % 2**32,
         data_seed=plan.seed % 2**32,
     )
+
+
+def _let_go_of_acting_models() -> None:
+    """Free what hf agents that nobody holds any more have left on the GPU."""
+    if engine := sys.modules.get("sotopia_env.agents.engine"):
+        import torch
+
+        engine.release()
+        torch.cuda.empty_cache()
 
 
 def _tenth(plan: _Plan) -> int:
@@ -619,12 +650,17 @@ def _entry(logs: dict[str, float]) -> dict[str, float]:
     return {ours: logs[theirs] for theirs, ours in {**names, "epoch": "epoch"}.items() if theirs in logs}
 
 
-def _reporter(report: Callable[[dict[str, float]], None]) -> Any:
+def _reporter(report: Callable[[dict[str, float]], None] | None) -> Any:
+    """Sees to it that the last step is logged, however short the training, and passes entries on."""
     from transformers import TrainerCallback
 
     class Reporter(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step >= state.max_steps:
+                control.should_log = True
+
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-            if logs and "loss" in logs:
+            if report is not None and logs and "loss" in logs:
                 report(_entry({**logs, "step": state.global_step}))
 
     return Reporter()

@@ -272,8 +272,7 @@ class Template:
             )
         self.marks = bool(_GENERATION.search(tokenizer.get_chat_template()))
         self.system_role = supports_system_role(tokenizer)
-        added = {str(token.content) for token in tokenizer.added_tokens_decoder.values() if str(token.content).strip()}
-        self._special = re.compile("|".join(map(re.escape, sorted(added, key=len, reverse=True))) or r"(?!)")
+        self._control = _any_of(_control_tokens(tokenizer))
         self._sanitizes = "sanitize_control_tokens" in inspect.signature(tokenizer.apply_chat_template).parameters
         self.stop, self._lead = self._ending()
         self._stop_id = tokenizer.convert_tokens_to_ids(self.stop.lstrip())
@@ -311,7 +310,7 @@ class Template:
         """The text with the character spans of its replies, if it is put together as the seam says."""
         if not getattr(self.tokenizer, "is_fast", False):
             return None
-        if any(self._special.search(m["content"]) or _MARKERS.search(m["content"]) for m in messages):
+        if any(self._control.search(m["content"]) or _MARKERS.search(m["content"]) for m in messages):
             return None
         prompt = self._text(messages[:-1])
         reply = self._lead + messages[-1]["content"] + self.stop
@@ -349,7 +348,7 @@ class Template:
         What stands left of a special token never changes how the rest is tokenized, so that only the end
         of the prompt, from its last special token on, has to be compared.
         """
-        specials = list(self._special.finditer(text, max(0, end - 200), end))
+        specials = list(self._control.finditer(text, max(0, end - 200), end))
         if not specials:
             return None
         begin = specials[-1].start()
@@ -424,7 +423,7 @@ class Template:
         reply = chat.canonical("speak", "sotopia-env-reply")
         text = self._text([*self._opening(), {"role": "assistant", "content": reply}], prompt=False)
         before, _, rest = text.rpartition(reply)
-        found = self._special.search(rest)
+        found = self._control.search(rest)
         if found is None or rest[: found.start()].strip():
             raise ConfigurationError(
                 f"The chat template of {self.name!r} closes a reply with {rest!r}, which holds no special token at "
@@ -450,6 +449,17 @@ class Template:
         if not left.startswith(self.stop) or prompts[2] != prompts[1] + lead + said[1] + left + heard[1] + right:
             return None
         return seam
+
+
+def _control_tokens(tokenizer: Any) -> set[str]:
+    """The tokens that messages must not forge: special ones, and added ones that the template writes."""
+    template = tokenizer.get_chat_template()
+    added = [(str(token.content), bool(token.special)) for token in tokenizer.added_tokens_decoder.values()]
+    return {content for content, special in added if content.strip() and (special or content in template)}
+
+
+def _any_of(texts: set[str]) -> re.Pattern[str]:
+    return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or r"(?!)")
 
 
 def supports_system_role(tokenizer: Any) -> bool:

@@ -15,32 +15,32 @@ on where it was killed, and does again what a changed setting touches.
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
 import os
+import random
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sotopia_env
 from sotopia_env.agents.folders import base_of, check_template, identity, is_adapter, resolve_model
-from sotopia_env.errors import ConfigurationError, StoreError, one_line
 from sotopia_env.episodes import dump_json
+from sotopia_env.errors import ConfigurationError, one_line
 from sotopia_env.evaluation import Evaluation, evaluate
-from sotopia_env.evaluation.policies import EXPERT, TRIVIAL, held_out_tasks
+from sotopia_env.evaluation.policies import EXPERT, TRIVIAL, _cast, _checked_judge, held_out_tasks
 from sotopia_env.evaluation.report import write_report
+from sotopia_env.judges.base import check_reward
 from sotopia_env.local import LocalModel
 from sotopia_env.models import OpenAIModel
-from sotopia_env.specs import make_agent, make_judge
+from sotopia_env.specs import make_agent
 from sotopia_env.store import EpisodeStore
 from sotopia_env.tasks import digest
-from sotopia_env.trainers.behavior_cloning import TrainResult, check_installed, train
-from sotopia_env.trainers.filters import Filtered, Trajectory, make_filter, require
+from sotopia_env.trainers.behavior_cloning import TrainResult, check_installed, load_tokenizer, train
+from sotopia_env.trainers.filters import Trajectory, make_filter, require
 from sotopia_env.trainers.settings import SELF, Preset
 from sotopia_env.trainers.tiny import build
 from sotopia_env.version import __version__
@@ -86,6 +86,7 @@ class Run:
         self.seed = seed
         self._tell = tell or _logger.info
         self.manifest: dict[str, Any] = {}
+        self._used: set[str] = set()  # stages and files of this run; others are left from other settings
 
     # --- the whole ------------------------------------------------------------------------------
 
@@ -96,10 +97,20 @@ class Run:
             The report's HTML page.
 
         Raises:
-            ConfigurationError: Before anything is done if something is missing; later if a filter keeps nothing.
+            ConfigurationError: Before anything is done if something is missing; later if a filter keeps nothing,
+                or a file cannot be written. What is finished stays.
             KeyboardInterrupt: On Ctrl-C. The same call goes on from there.
         """
         self.check()
+        try:
+            return self._run()
+        except OSError as error:
+            raise ConfigurationError(
+                f"The run in {str(self.folder)!r} stopped: {one_line(error)}. What is finished is kept: the same "
+                "command goes on from there."
+            ) from error
+
+    def _run(self) -> Path:
         self._open()
         base = self._base()
         kept = self._expert("expert", _EXPERT_TASKS)
@@ -113,6 +124,7 @@ class Run:
             folders["control"] = self._control(folders["bc"], fresh, steps)
         self._evaluate(folders)
         self._samples(folders)
+        self._forget_the_rest()
         return write_report(self.folder).page
 
     def check(self) -> None:
@@ -125,6 +137,12 @@ class Run:
         preset, needs = self.preset, self.preset.needs
         for training in (preset.bc.training, preset.sr.training):
             check_installed(training)
+        if (preset.bc.training.method == "full") != (preset.sr.training.method == "full"):
+            raise ConfigurationError(
+                f"bc.training.method is {preset.bc.training.method!r} and sr.training.method "
+                f"{preset.sr.training.method!r}, but each goes on from what the other made: all weights ('full') in "
+                "both, or adapters in both."
+            )
         missing = [name for name in needs.environment if not os.environ.get(name)]
         if missing:
             raise ConfigurationError(
@@ -136,20 +154,30 @@ class Run:
                 f"Preset {preset.name!r} needs a GPU, and torch sees none here. Use --preset laptop, or "
                 "--set needs.gpu=false if you have the patience."
             )
-        specs = {preset.expert.agent, *preset.met, *preset.evaluation.partners} - {SELF}
+        specs = {preset.expert.agent, *preset.met, *preset.evaluation.partners, preset.base.forced} - {SELF, ""}
         for agent in map(make_agent, sorted(specs)):
             _check_key(agent)
-        _check_key(make_judge(preset.judge.agent))
-        if preset.base.model != "tiny":
-            model = resolve_model(preset.base.model)
-            if is_adapter(model):
-                raise ConfigurationError(
-                    f"The base {preset.base.model!r} is an adapter of {base_of(model)!r}. Give a whole model."
-                )
-            if Path(model).is_dir():
-                check_template(model)
-        self._tasks(_EXPERT_TASKS, 1)
-        self._unseen_tasks()
+        judge = _checked_judge(preset.judge.agent)
+        _check_key(judge)
+        met = [make_agent(spec).name for spec in preset.met]
+        _cast(preset.evaluation.partners, preset.evaluation.min_partners, met)
+        for tasks in (
+            *(self.training_tasks(_EXPERT_TASKS, 1, family) for family in self.families),
+            *self.unseen_tasks().values(),
+        ):
+            check_reward(judge, preset.judge.reward, tasks)
+        self._check_base()
+
+    def _check_base(self) -> None:
+        if self.preset.base.model == "tiny":
+            return
+        model = resolve_model(self.preset.base.model)
+        if is_adapter(model):
+            raise ConfigurationError(
+                f"The base {self.preset.base.model!r} is an adapter of {base_of(model)!r}. Give a whole model."
+            )
+        check_template(model)
+        load_tokenizer(model)
 
     def _open(self) -> None:
         try:
@@ -159,8 +187,8 @@ class Run:
             found = {}
         except ValueError as error:
             raise ConfigurationError(
-                f"{str(self.folder / MANIFEST)!r} cannot be read: {error}. Choose another folder, or remove it to begin "
-                "anew."
+                f"{str(self.folder / MANIFEST)!r} cannot be read: {error}. Choose another folder, or remove it to "
+                "begin anew."
             ) from error
         version = found.get("manifest_version", MANIFEST_VERSION)
         if version > MANIFEST_VERSION:
@@ -189,23 +217,41 @@ class Run:
     ) -> dict[str, Any]:
         """Do a stage, or give what it gave if its inputs are the same and what it made is there."""
         key = digest([inputs, self.seed])
-        known = self.manifest["stages"].get(name)
-        if known is not None and known["inputs"] == key and all((self.folder / made).exists() for made in makes):
+        self._used |= {name, *makes}
+        # Put last again, so that the manifest tells the order in which stages ran.
+        known = self.manifest["stages"].pop(name, None) or {}
+        fits = known.get("inputs") == key
+        statistics: dict[str, Any] = known.get("statistics") or {}
+        is_done = fits and bool(statistics) and statistics.get("complete", True)
+        if is_done and all((self.folder / made).exists() for made in makes):
+            self.manifest["stages"][name] = known
             self._tell(f"{name}: done before")
-            outputs: dict[str, Any] = known["outputs"]
-            return outputs
-        if known is not None:
+            return statistics
+        if known and not fits:
+            self._tell(f"{name}: its inputs have changed")
             for made in makes:
                 _remove(self.folder / made)
-            del self.manifest["stages"][name]
         self._tell(f"{name}: started")
+        # Written before the work: what an interrupted stage leaves behind belongs to these inputs.
+        self.manifest["stages"][name] = {"inputs": key}
+        self._write(MANIFEST, self.manifest)
         begun = time.perf_counter()
-        outputs = json.loads(json.dumps(work()))
+        statistics = json.loads(json.dumps(work()))
         seconds = time.perf_counter() - begun
-        self.manifest["stages"][name] = {"inputs": key, "outputs": outputs, "seconds": round(seconds, 1)}
+        self.manifest["stages"][name] = {"inputs": key, "statistics": statistics, "seconds": round(seconds, 1)}
         self._write(MANIFEST, self.manifest)
         self._tell(f"{name}: done in {seconds:.0f} s")
-        return outputs
+        return statistics
+
+    def _forget_the_rest(self) -> None:
+        """Leave nothing of other settings in the report: a control that is no longer asked for, further rounds."""
+        for name in [name for name in self.manifest["stages"] if name not in self._used]:
+            del self.manifest["stages"][name]
+        self._write(MANIFEST, self.manifest)
+        for folder in ("filters", "training", "samples"):
+            for path in (self.folder / folder).glob("*.json"):
+                if f"{folder}/{path.name}" not in self._used:
+                    path.unlink()
 
     # --- the stages -----------------------------------------------------------------------------
 
@@ -238,18 +284,22 @@ class Run:
 
         self._stage(f"{name} play", inputs, work, makes=[place])
         expert = make_agent(settings.agent).name
-        found = make_filter(settings.filter)(
-            episodes or self._expert_play(place, use), learner=expert, reward=self.preset.judge.reward
-        )
-        self._write(f"filters/{name.replace(' ', '-')}.json", found.record())
+        played = episodes or self._expert_play(place, use)
+        return self._filter(name.replace(" ", "-"), settings.filter, played, expert)
+
+    def _filter(self, name: str, rule: dict[str, Any], episodes: Iterable[Episode], learner: str) -> list[Trajectory]:
+        """What a rule keeps of the learner's trajectories; the rule's own options go before the run's."""
+        found = make_filter({"learner": learner, "reward": self.preset.judge.reward, **rule})(episodes)
+        self._write(f"filters/{name}.json", found.record())
+        self._used.add(f"filters/{name}.json")
         return list(require(found).kept)
 
     def _expert_play(self, place: str, use: int) -> Iterator[Episode]:
         settings = self.preset.expert
         agent = make_agent(settings.agent)
         with EpisodeStore(_made(self.folder, place)) as store:
-            for family in self._families():
-                tasks = self._tasks(use, settings.tasks, family)
+            for family in self.families:
+                tasks = self.training_tasks(use, settings.tasks, family)
                 for pair, part in casts(agent, settings.partners, tasks, every=settings.every_cast):
                     yield from self._rollout(part, pair, repeats=settings.repeats, store=store)
 
@@ -263,9 +313,7 @@ class Run:
         inputs = [identity(str(base)), settings.record(), _names(kept)]
         return self._train("control", base, kept, settings, inputs)
 
-    def _train(
-        self, name: str, base: Path | str, kept: Sequence[Trajectory], settings: Any, inputs: list[Any]
-    ) -> Path:
+    def _train(self, name: str, base: Path | str, kept: Sequence[Trajectory], settings: Any, inputs: list[Any]) -> Path:
         folder = self.folder / "policies" / name
 
         def work() -> dict[str, Any]:
@@ -284,7 +332,11 @@ class Run:
             label = stage.replace(" ", "-")
             place = f"episodes/{label}.db"
             agent = self.agent(policy)
-            inputs = [agent.name, settings.model_dump(exclude={"filter", "training", "rounds"}), *self._conditions()]
+            inputs = [
+                agent.name,
+                settings.model_dump(include={"partner", "partners", "tasks", "repeats"}),
+                *self._conditions(),
+            ]
 
             episodes: list[Episode] = []
 
@@ -295,23 +347,20 @@ class Run:
                 return _counted(episodes)
 
             self._stage(f"{stage} play", [*inputs, number], play, makes=[place])
-            found = make_filter(settings.filter)(
-                episodes or self._own_play(agent, place, number), learner=agent.name, reward=self.preset.judge.reward
-            )
-            self._write(f"filters/{label}.json", found.record())
-            kept = require(found).kept
+            played = episodes or self._own_play(agent, place, number)
+            kept = self._filter(label, settings.filter, played, agent.name)
             folder = name if number == settings.rounds else label
             training = [identity(str(policy)), settings.training.record(), _names(kept)]
             policy = self._train(folder, policy, kept, settings.training, training)
-            steps += self.manifest["stages"][folder]["outputs"]["steps"]
+            steps += self.manifest["stages"][folder]["statistics"]["steps"]
         return Path(policy), steps
 
     def _own_play(self, agent: Agent, place: str, number: int) -> Iterator[Episode]:
         settings = self.preset.sr
         partners = settings.partners if settings.partner == "pool" else (SELF,)
         with EpisodeStore(_made(self.folder, place)) as store:
-            for family in self._families():
-                tasks = self._tasks(_OWN_TASKS + number, settings.tasks, family)
+            for family in self.families:
+                tasks = self.training_tasks(_OWN_TASKS + number, settings.tasks, family)
                 for pair, part in casts(agent, partners, tasks):
                     yield from self._rollout(part, pair, repeats=settings.repeats, store=store)
 
@@ -319,13 +368,7 @@ class Run:
         """Every policy, each a stage of its own."""
         settings = self.preset.evaluation
         policies: dict[str, Agent] = {label: self.agent(folder) for label, folder in folders.items()}
-        policies["expert"] = make_agent(self.preset.expert.agent)
-        if self.preset.base.forced:
-            policies["base, JSON forced"] = make_agent(self.preset.base.forced)
-        if settings.trivial:
-            policies |= {spec.removeprefix("scripted/"): make_agent(spec) for spec in TRIVIAL}
-            if self.preset.expert.agent != EXPERT:
-                policies[EXPERT] = make_agent(EXPERT)
+        policies |= {label: make_agent(spec) for label, spec in beside(self.preset).items()}
         found: list[Evaluation] = []
         for label, agent in policies.items():
             place = f"evaluation/{label.replace('/', '-')}.json"
@@ -334,10 +377,11 @@ class Run:
             def work(label: str = label, agent: Agent = agent, place: str = place) -> dict[str, Any]:
                 made = evaluate(
                     {label: agent},
-                    self._unseen_tasks(),
+                    self.unseen_tasks(),
                     settings.partners,
                     judge=self.preset.judge.agent,
                     reward=self.preset.judge.reward,
+                    min_partners=settings.min_partners,
                     repeats=settings.repeats,
                     seed=settings.seed,
                     concurrency=self.preset.play.concurrency,
@@ -360,7 +404,7 @@ class Run:
 
     def _samples(self, folders: Mapping[str, Path | str]) -> None:
         """What every policy makes of the same tasks, for people to read."""
-        tasks = next(iter(self._unseen_tasks().values()))
+        tasks = next(iter(self.unseen_tasks().values()))
         step = max(1, len(tasks) // _SAMPLES)
         chosen = tasks[::step][:_SAMPLES]
         partner = make_agent(self.preset.evaluation.partners[0])
@@ -409,21 +453,46 @@ class Run:
     def _conditions(self) -> list[Any]:
         """Settings that decide any play."""
         preset = self.preset
-        return [preset.tasks.model_dump(mode="json"), preset.judge.model_dump(), preset.play.max_turns]
+        tasks = preset.tasks.model_dump(mode="json", exclude={"unseen"})
+        return [tasks, preset.judge.model_dump(), preset.play.max_turns]
 
-    def _families(self) -> tuple[str, ...]:
+    @property
+    def families(self) -> tuple[str, ...]:
+        """The families that are played, each with as many tasks; ("",) for a whole pack."""
         return self.preset.tasks.families or ("",)
 
-    def _tasks(self, use: int, n: int, family: str | None = None) -> list[Task]:
-        """Training tasks of a family; every use has a seed of its own."""
-        tasks = self.preset.tasks
-        pack = "/".join(filter(None, (tasks.pack, family if family is not None else self._families()[0])))
-        found = sotopia_env.load_tasks(pack, split=tasks.split, n=n, seed=1000 * self.seed + use)
-        if not found:
-            raise ConfigurationError(f"{pack!r} has no tasks in split {tasks.split!r}. See `sotopia-env tasks list`.")
-        return found
+    def training_tasks(self, use: int, n: int, family: str) -> list[Task]:
+        """Training tasks of a family, as many as there are up to `n`.
 
-    def _unseen_tasks(self) -> dict[str, list[Task]]:
+        Every use has tasks of its own: generated ones by a seed, written ones by taking turns, as far as they last.
+
+        Raises:
+            ConfigurationError: If there are none.
+        """
+        tasks = self.preset.tasks
+        pack = f"{tasks.pack}/{family}" if family else tasks.pack
+        generated = tasks.pack == "outcome"
+        count = n if generated else None
+        found = sotopia_env.load_tasks(pack, split=tasks.split, n=count, seed=1000 * self.seed + use)
+        if not found:
+            raise ConfigurationError(
+                f"{pack!r} has no tasks in split {tasks.split!r}, which training plays. See `sotopia-env tasks list`."
+            )
+        if generated:
+            return found
+        random.Random(self.seed).shuffle(found)
+        start = self._tasks_before(use) % len(found)
+        return (found[start:] + found[:start])[:n]
+
+    def _tasks_before(self, use: int) -> int:
+        """How many written tasks of a family are taken before a use of them: expert, rounds, fresh expert."""
+        expert, sr = self.preset.expert.tasks, self.preset.sr
+        if use == _EXPERT_TASKS:
+            return 0
+        return expert + sr.tasks * (sr.rounds if use == _FRESH_TASKS else use - _OWN_TASKS - 1)
+
+    def unseen_tasks(self) -> dict[str, list[Task]]:
+        """The evaluation's tasks by label: of splits that training does not play."""
         tasks, settings = self.preset.tasks, self.preset.evaluation
         return {
             label: held_out_tasks(tasks.pack, tasks.families, split=split, n=settings.tasks, seed=settings.seed)
@@ -439,6 +508,18 @@ class Run:
             **result.data,
         }
         self._write(f"training/{name}.json", record)
+
+
+def beside(preset: Preset) -> dict[str, str]:
+    """Specs of the policies that stand in the table beside those of the run, by label."""
+    found = {"expert": preset.expert.agent}
+    if preset.base.forced:
+        found["base, JSON forced"] = preset.base.forced
+    if preset.evaluation.trivial:
+        found |= {spec.removeprefix("scripted/"): spec for spec in TRIVIAL}
+        if preset.expert.agent != EXPERT:
+            found[EXPERT] = EXPERT
+    return found
 
 
 def casts(
@@ -513,11 +594,11 @@ def _made(folder: Path, place: str) -> Path:
 
 
 def _remove(path: Path) -> None:
+    """Remove what a stage made. Stores stay: their episodes are found by all that decides them."""
     if path.is_dir():
         shutil.rmtree(path)
-    else:
-        for each in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
-            each.unlink(missing_ok=True)
+    elif path.suffix != ".db":
+        path.unlink(missing_ok=True)
 
 
-__all__ = ["POLICIES", "Run", "casts"]
+__all__ = ["POLICIES", "Run", "beside", "casts"]

@@ -14,9 +14,19 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from sotopia_env.errors import ConfigurationError, unknown
+from sotopia_env.evaluation.policies import UNSEEN, WORDINGS
 from sotopia_env.trainers.behavior_cloning import TrainSettings
 from sotopia_env.trainers.filters import make_filter
 from sotopia_env.trainers.tiny import TinySettings
@@ -89,13 +99,23 @@ class Tasks(_Part):
         pack: A pack, or the path of task files.
         families: Families of the pack, each with as many tasks; empty for the whole pack.
         split: The split that training plays.
-        unseen: Split of each kind of evaluation tasks. Empty: both of the outcome pack.
+        unseen: Split of each kind of evaluation tasks; never the one that training plays. Empty: of the outcome
+            pack both kinds, of written tasks, whose every scene has a wording of its own, "test" only.
     """
 
     pack: str = "outcome"
     families: tuple[str, ...] = ("bargain", "divide")
     split: str = "train"
-    unseen: dict[str, str] = {"seen-wording": "validation", "unseen-wording": "test"}
+    unseen: dict[str, str] = Field(default_factory=dict, validate_default=True)
+
+    @field_validator("unseen")
+    @classmethod
+    def _filled_in(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        if not value:
+            value = dict(WORDINGS) if info.data["pack"] == "outcome" else {UNSEEN: WORDINGS[UNSEEN]}
+        if info.data["split"] in value.values():
+            raise ValueError(f"training plays split {info.data['split']!r}, so it is not unseen")
+        return value
 
 
 class Expert(_Filtering):
@@ -180,6 +200,7 @@ class Evaluating(_Part):
         seed: Decides the tasks; the same for every training seed.
         trivial: Whether the trivial policies and the expert stand in the table.
         repeats: Episodes per task, partner and seat.
+        min_partners: Fewer partners are refused: what holds against one may not hold against another.
     """
 
     tasks: Count
@@ -187,6 +208,7 @@ class Evaluating(_Part):
     seed: int = 20240313
     trivial: bool = True
     repeats: Count = 1
+    min_partners: Count = 3
 
 
 class Needs(_Part):
@@ -204,7 +226,8 @@ class Preset(_Part):
         description: One line for people.
         minutes: Training and evaluation time that the counts are made for, on the machine it is meant for.
         prices: US dollars per million tokens by model spec: {"openai/gpt-4o": {"prompt": 2.5, "completion": 10}}.
-        rates: Measured speeds for time estimates: "train" and "play" in tokens per second.
+        rates: Speeds for time estimates: "train", tokens trained per second; "play", tokens that the run's own
+            policies write per second over all episodes; "call", seconds that a call of a hosted model takes.
     """
 
     name: str
@@ -260,9 +283,7 @@ def load_preset(preset: str | Path, changes: Mapping[str, Any] | None = None, *,
     try:
         found = Preset.model_validate({"name": name, **values})
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the preset"
-        raise ConfigurationError(f"Preset {name!r}, setting {where!r}: {first['msg']}.") from error
+        raise ConfigurationError(f"Preset {name!r}: {_in_words(error)}") from error
     clash = sorted({*found.evaluation.partners} & {*found.met})
     if clash:
         raise ConfigurationError(
@@ -279,6 +300,22 @@ def _text_of(preset: str | Path) -> tuple[str, str]:
     if path.suffix != ".toml" or not path.is_file():
         raise ConfigurationError(unknown("preset", str(preset), PRESETS, "Or give the path of a .toml file."))
     return path.read_text(encoding="utf-8"), path.stem
+
+
+def _in_words(error: ValidationError) -> str:
+    """The first thing that is wrong, as a sentence."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    *parts, last = map(str, first["loc"] or ("the preset",))
+    where = ".".join((*parts, last))
+    if first["type"] == "extra_forbidden":
+        known: Any = Preset
+        for part in parts:
+            known = known.model_fields[part].annotation
+        return unknown("setting", where, [".".join((*parts, name)) for name in known.model_fields])
+    if first["type"] == "missing":
+        return f"The setting {where!r} is missing."
+    message = first["msg"].removeprefix("Value error, ")
+    return f"Setting {where!r}: {message}" + ("" if message[-1] in ".?" else ".")
 
 
 def _put(values: dict[str, Any], path: str, value: Any) -> None:

@@ -54,8 +54,8 @@ def _example(*lines: str) -> str:
 app = typer.Typer(
     cls=_Group,
     name="sotopia-env",
-    help="Social scenarios as environments: look at tasks, play, roll out, judge, show.",
-    epilog=_example("sotopia-env demo", "sotopia-env COMMAND --help"),
+    help="Social scenarios as environments: look at tasks, play, roll out, judge, show, train, evaluate.",
+    epilog=_example("sotopia-env demo", "sotopia-env pi", "sotopia-env COMMAND --help"),
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -94,7 +94,7 @@ def _root(
         bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Social scenarios as environments: look at tasks, play, roll out, judge, show."""
+    """Social scenarios as environments: look at tasks, play, roll out, judge, show, train, evaluate."""
 
 
 # --- options that several commands have -------------------------------------------------------------
@@ -491,6 +491,90 @@ def report(
     from sotopia_env.cli import reporting
 
     reporting.run(folder=folder, output=output, as_json=as_json)
+
+
+@app.command(
+    epilog=_example(
+        "sotopia-env pi --preset quick",
+        "sotopia-env pi --preset quick --budget 30m --control --seed 1",
+        "sotopia-env pi --preset paper --tasks outcome --judge outcome --expert scripted/expert --dry-run",
+        "sotopia-env pi --preset laptop --model hf-folder --rounds 2 --set bc.training.epochs=2 --run runs/mine",
+    )
+)
+def pi(
+    preset: Annotated[str, typer.Option(help="quick, laptop, paper, or the path of a .toml file.")] = "quick",
+    run: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Where everything goes; what is there and fits is not done again. Default: runs/<preset>-<seed>.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Decides tasks, episodes and training.")] = 0,
+    model: Annotated[
+        str | None, typer.Option(help="The base: tiny, smollm2, a hub id, or the folder of a model.")
+    ] = None,
+    expert: Annotated[str | None, typer.Option(metavar="AGENT", help="Whose episodes are cloned.")] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="Who scores: outcome, openai/<model>, local/<model>, or module:attribute.")
+    ] = None,
+    partner: Annotated[
+        list[str] | None,
+        typer.Option(metavar="AGENT", help="A held-out partner of the evaluation, once per partner; at least three."),
+    ] = None,
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TASKS", help="A pack, pack/family or path; more than one for families of one pack."),
+    ] = None,
+    sr_partner: Annotated[
+        str | None,
+        typer.Option(help="Whom self-reinforcement plays: self (as in the paper) or the preset's pool of partners."),
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of self-reinforcement.")] = None,
+    control: Annotated[
+        bool | None,
+        typer.Option(
+            "--control/--no-control", help="Also train BC on as many steps with fresh expert rows, for comparison."
+        ),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Time to plan for, such as 30m or 1h: numbers of tasks grow or shrink."),
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Change any setting of the preset: --set sr.repeats=5."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print episodes, tokens, cost and time by stage, and start nothing.")
+    ] = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Expert episodes, behavior cloning, self-reinforcement, evaluation, report. Run it again to go on."""
+    from sotopia_env.cli import learning
+
+    code = learning.run(
+        preset=preset,
+        folder=run,
+        seed=seed,
+        changes={
+            "base.model": model,
+            "expert.agent": expert,
+            "judge.agent": judge,
+            "evaluation.partners": partner,
+            "sr.partner": sr_partner,
+            "sr.rounds": rounds,
+            "sr.control": control,
+        },
+        tasks=tasks or [],
+        budget=budget,
+        settings=setting or [],
+        dry_run=dry_run,
+        quiet=quiet,
+        as_json=as_json,
+    )
+    raise typer.Exit(code)
 
 
 @app.command(epilog=_example("sotopia-env demo", "sotopia-env demo --seed 7 --json"))

@@ -8,23 +8,20 @@ training run met (its partners, its tasks) has no place here: a policy is to be 
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sotopia_env import aio
 from sotopia_env.conversation import TURN_ORDERS
-from sotopia_env.dimensions import DIMENSION_NAMES, OVERALL, overall
 from sotopia_env.episodes import Episode, TurnOrder, Verdict
-from sotopia_env.errors import ConfigurationError, JudgeError, unknown
+from sotopia_env.errors import ConfigurationError, unknown
+from sotopia_env.evaluation.measures import has_zone, measure
 from sotopia_env.evaluation.results import RESERVED, Evaluation, Failures, Play, Row
-from sotopia_env.judges.base import Judge, Reward, check_reward, rewards_from, scales_of
+from sotopia_env.judges.base import Judge, Reward, check_reward, scales_of
 from sotopia_env.rollouts import _Interrupted, arollout
-from sotopia_env.rules import rules_of
 from sotopia_env.specs import Agent, make_agent, make_judge
 from sotopia_env.store import EpisodeStore
 from sotopia_env.tasks import Task, digest, load_tasks, resolve_tasks
@@ -51,9 +48,6 @@ Tasks = str | Path | Task | Sequence[Task]
 
 _MESSAGES = 5
 """How many different errors of a row are kept."""
-
-_DIGITS = 4
-"""Decimals kept of a play's numbers, so that a saved evaluation is equal to what was saved."""
 
 
 def evaluate(
@@ -386,7 +380,7 @@ class _Run:
                     Play(
                         episode.task.id,
                         episode.task.family or episode.task.pack,
-                        _zone(episode, verdict),
+                        has_zone(episode, verdict),
                         call.partner.name,
                         call.seat,
                         episode.repeat,
@@ -461,70 +455,6 @@ def _reward_name(reward: Reward) -> Any:
     if callable(reward):
         return getattr(reward, "__qualname__", repr(reward))
     return dict(reward) if isinstance(reward, Mapping) else reward
-
-
-# --- numbers of one episode ---------------------------------------------------------------------------
-
-
-def measure(episode: Episode, verdict: Verdict, seat: int, reward: Reward = "goal") -> dict[str, float]:
-    """Every number of a complete episode from one seat; what does not exist is absent, never 0.
-
-    Args:
-        episode: The episode.
-        verdict: Whose scores count.
-        seat: From whose seat.
-        reward: Stands under "reward" if it is not "goal".
-    """
-    me = episode.task.agents[seat]
-    scores = verdict.values(me)
-    found = dict(scores)
-    if all(name in scores for name in DIMENSION_NAMES):
-        found[OVERALL] = overall(scores)
-    if reward != "goal":
-        with suppress(JudgeError):  # a verdict from the store may have been given for another reward
-            found["reward"] = rewards_from(verdict, reward, episode)[me]
-    others = [verdict.values(agent) for agent in episode.task.agents if agent != me]
-    if "goal" in scores and all("goal" in other for other in others):
-        found["partner_goal"] = math.fsum(other["goal"] for other in others) / len(others)
-        found["self_minus_partner"] = scores["goal"] - found["partner_goal"]
-    if "secret" in scores:
-        found["secret_leaks"] = float(scores["secret"] < 0)
-    return {
-        name: round(value, _DIGITS)
-        for name, value in {**found, **_joint(episode, verdict), **_talk(episode, me)}.items()
-    }
-
-
-def _joint(episode: Episode, verdict: Verdict) -> dict[str, float]:
-    """What rules say of the whole, whoever judges; a seeker's answer is no agreement."""
-    rules = rules_of(episode.task)
-    if rules is None:
-        return {}
-    computed = _computed(episode, verdict)
-    found = {name: computed[name] for name in ("welfare", "pareto")}
-    return found if rules.name == "secret" else {**found, "agreement": computed["deal"]}
-
-
-def _computed(episode: Episode, verdict: Verdict) -> Mapping[str, float]:
-    """The measures of the rules: those of the outcome judge, or computed if another one judged."""
-    if {"welfare", "pareto", "deal", "zone"} <= verdict.measures.keys():
-        return verdict.measures
-    rules = rules_of(episode.task)
-    assert rules is not None, "only called for tasks with rules"
-    return rules.score(episode.task, episode.events).measures
-
-
-def _zone(episode: Episode, verdict: Verdict) -> bool | None:
-    return None if rules_of(episode.task) is None else _computed(episode, verdict)["zone"] == 1
-
-
-def _talk(episode: Episode, me: str) -> dict[str, float]:
-    mine = [event for event in episode.events if event.speaker == me]
-    found = {"turns": float(max((event.turn + 1 for event in episode.events), default=0))}
-    if mine:  # none, if the other left before the first own turn
-        found["words_per_turn"] = sum(len(event.argument.split()) for event in mine) / len(mine)
-        found["parse_failures"] = sum(event.parse_failure for event in mine) / len(mine)
-    return found
 
 
 # --- progress ---------------------------------------------------------------------------------------

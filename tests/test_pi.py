@@ -1,0 +1,662 @@
+"""The whole loop in one run: what it makes, what it skips, how it goes on after being killed, what it refuses.
+
+One micro run, with a base of one layer, is made once and shared; tests that change something work on a copy.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from sotopia_env.cli import app
+from sotopia_env.cli.learning import read_minutes, read_setting, read_tasks
+from sotopia_env.errors import ConfigurationError
+from sotopia_env.store import EpisodeStore
+from sotopia_env.trainers import pi
+from sotopia_env.trainers.pi import POLICIES, Run, beside
+from sotopia_env.trainers.plan import JUDGE_REPLY, plan
+from sotopia_env.trainers.settings import PRESETS, load_preset
+
+MICRO = """
+description = "as small as it gets"
+minutes = 1
+
+[base.tiny]
+layers = 1
+width = 48
+heads = 2
+inner = 64
+vocabulary = 400
+partners = ["scripted/novice"]
+speakers = ["scripted/novice", "scripted/fair"]
+families = ["bargain"]
+tasks = 80
+training = { method = "full", learning_rate = 1e-2, batch_size = 2, epochs = 3, max_length = 1024, dtype = "float32" }
+
+[tasks]
+families = ["bargain"]
+
+[expert]
+agent = "scripted/expert"
+partners = ["scripted/fair", "scripted/expert"]
+tasks = 12
+filter = { rule = "threshold", at_least = 1.0 }
+
+[bc.training]
+method = "full"
+learning_rate = 3e-3
+batch_size = 2
+max_length = 1024
+dtype = "float32"
+logging_steps = 1
+save_steps = 2
+
+[sr]
+partner = "pool"
+partners = ["scripted/fair", "scripted/soft"]
+tasks = 4
+repeats = 2
+filter = { rule = "paper-sr", share = 0.5 }
+
+[sr.training]
+method = "full"
+learning_rate = 1e-3
+batch_size = 2
+max_length = 1024
+dtype = "float32"
+logging_steps = 1
+
+[play]
+temperature = 0.6
+max_tokens = 24
+max_turns = 4
+
+[evaluation]
+tasks = 2
+partners = ["scripted/stubborn", "scripted/deceptive", "scripted/tough"]
+trivial = false
+"""
+
+LABELS = ("base", "bc", "sr", "bc+sr", "sr+bc", "expert")
+
+
+@pytest.fixture(autouse=True)
+def _no_endpoint(monkeypatch):
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """Models this small are slower on several threads, much slower if the cores are busy."""
+    torch = pytest.importorskip("torch")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def micro(tmp_path_factory) -> Path:
+    """The preset's file."""
+    path = tmp_path_factory.mktemp("preset") / "micro.toml"
+    path.write_text(MICRO)
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, micro) -> Path:
+    """The folder of a run that went through. Nobody writes to it."""
+    pytest.importorskip("trl")
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    assert Run(load_preset(micro), folder).run() == folder / "report.html"
+    return folder
+
+
+@pytest.fixture
+def copied(finished, tmp_path) -> Path:
+    """A copy of the finished run."""
+    return Path(shutil.copytree(finished, tmp_path / "copied"))
+
+
+def told(micro, folder, **changes) -> list[str]:
+    """Run the loop and give what it told, stage by stage."""
+    lines: list[str] = []
+    Run(load_preset(micro, changes), folder, tell=lines.append).run()
+    return lines
+
+
+def stages(lines, what):
+    return [line.partition(":")[0] for line in lines if line.endswith(what)]
+
+
+def read(folder, name="report.json"):
+    return json.loads((folder / name).read_text())
+
+
+def after(stage):
+    """A listener that presses Ctrl-C when a stage is done."""
+
+    def tell(line):
+        if line.startswith(f"{stage}: done"):
+            raise KeyboardInterrupt
+
+    return tell
+
+
+# --- what a run makes -----------------------------------------------------------------------------------
+
+
+def test_the_report_has_every_policy_on_both_kinds_of_unseen_tasks_with_an_interval(finished):
+    report = read(finished)
+    assert [(row["policy"], row["tasks"]) for row in report["policies"]] == [
+        (policy, tasks) for policy in LABELS for tasks in ("seen-wording", "unseen-wording")
+    ]
+    for row in report["policies"]:
+        goal = row["goal"]
+        assert goal["n"] == 2 * 3 * 2  # tasks, partners, seats
+        assert goal["low"] <= goal["mean"] <= goal["high"]
+        assert 0 <= goal["mean"] <= 10
+    assert report["missing"] == []
+    assert {(pair["a"], pair["b"]) for pair in report["paired"]} >= {("bc", "base"), ("bc+sr", "bc")}
+    assert set(report["filters"]) == {"expert", "sr", "bc+sr"}
+    assert set(report["training"]) == {"base", "bc", "sr", "bc+sr", "sr+bc"}
+    assert all(record["losses"] for record in report["training"].values())
+
+
+def test_the_manifest_says_what_every_stage_came_to_and_holds_every_setting(finished, micro):
+    manifest = read(finished, "manifest.json")
+    assert manifest["settings"] == json.loads(json.dumps(load_preset(micro).record()))
+    assert (manifest["preset"], manifest["seed"]) == ("micro", 0)
+    assert list(manifest["stages"])[:4] == ["base", "expert play", "bc", "sr play"]
+    assert all(set(stage) == {"inputs", "statistics", "seconds"} for stage in manifest["stages"].values())
+    assert manifest["stages"]["expert play"]["statistics"] == {"episodes": 12, "broken": 0, "first_error": None}
+    assert read(finished)["stages"]["bc"]["steps"] == read(finished, "training/bc.json")["steps"] > 0
+
+
+def test_no_task_of_training_is_met_again_in_evaluation(finished):
+    def tasks(name):
+        with EpisodeStore(finished / "episodes" / name) as store:
+            return {episode.task.digest for episode in store.episodes()}
+
+    expert, own = tasks("expert.db"), tasks("sr.db")
+    assert len(expert) == 12
+    assert len(own) == 4
+    assert expert.isdisjoint(own)
+    assert tasks("evaluation.db").isdisjoint(expert | own)
+
+
+def test_reinforcement_plays_both_seats_with_each_of_its_partners(finished):
+    with EpisodeStore(finished / "episodes" / "sr.db") as store:
+        casts = {tuple(episode.agents.values()) for episode in store.episodes()}
+    me = {name for cast in casts for name in cast if name.startswith("hf/")}
+    assert len(me) == 1
+    (mine,) = me
+    assert casts == {pair for other in ("scripted/fair", "scripted/soft") for pair in ((mine, other), (other, mine))}
+
+
+# --- run again ------------------------------------------------------------------------------------------
+
+
+def test_a_second_run_does_nothing_shows_the_table_again_and_the_report_is_the_same_to_the_byte(
+    finished, copied, micro
+):
+    result = command("--preset", micro, "--run", copied)
+    assert {line.partition(": ")[2] for line in result.stderr.splitlines()} == {"done before"}
+    for name in ("report.html", "report.json", "evaluation.json", "manifest.json", "filters/sr.json"):
+        assert (copied / name).read_bytes() == (finished / name).read_bytes()
+    for policy in LABELS:
+        assert any(line.startswith(f"{policy} ") for line in result.stdout.splitlines())
+    for text in ("bc - base", "bc+sr - bc", "seen-wording", "unseen-wording", f"Report: {copied}/report.html"):
+        assert text in result.stdout
+
+
+def test_a_changed_filter_does_again_what_it_touches_and_nothing_else(finished, copied, micro):
+    lines = told(micro, copied, **{"sr.filter.share": 1.0})
+    touched = ["sr", "bc+sr", "sr+bc"]
+    assert stages(lines, "its inputs have changed") == [
+        *touched,
+        *(f"{what} of {label}" for what in ("evaluation", "samples") for label in touched),
+    ]
+    assert read(copied, "filters/sr.json")["kept"] > read(finished, "filters/sr.json")["kept"]
+    untouched = ("expert", "bc", "base")
+    before, now = ([row for row in read(run)["policies"] if row["policy"] in untouched] for run in (finished, copied))
+    assert now == before
+
+
+@pytest.mark.slow
+def test_a_control_is_added_and_taken_away_without_touching_the_rest(finished, copied, micro):
+    lines = told(micro, copied, **{"sr.control": True})
+    done = ["fresh expert play", "control", "evaluation of control", "samples of control"]
+    assert stages(lines, "started") == done
+    steps = read(copied, "training/control.json")["steps"]
+    assert steps == read(copied, "training/bc+sr.json")["steps"]
+    assert "control" in {row["policy"] for row in read(copied)["policies"]}
+    assert stages(told(micro, copied), "started") == []
+    assert (copied / "report.json").read_bytes() == (finished / "report.json").read_bytes()
+
+
+@pytest.mark.slow
+def test_more_tasks_play_only_what_is_new(copied, micro):
+    known = {episode.id: episode.started_at for episode in episodes(copied, "evaluation.db")}
+    told(micro, copied, **{"evaluation.tasks": 3})
+    found = {episode.id: episode.started_at for episode in episodes(copied, "evaluation.db")}
+    assert len(found) == len(known) * 3 / 2
+    assert known.items() <= found.items()
+
+
+# --- killed ---------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_report(finished, micro, tmp_path, monkeypatch):
+    folder = tmp_path / "killed"
+    with_base_only(finished, folder)
+    for stage in ("expert play", "sr", "evaluation of sr"):
+        with pytest.raises(KeyboardInterrupt):
+            Run(load_preset(micro), folder, tell=after(stage)).run()
+        assert not (folder / "report.json").exists()
+        if stage == "expert play":
+            killed_inside_training(micro, folder, monkeypatch)
+    told(micro, folder)
+    assert read(folder, "policies/bc/training.json")["resumed_from"] == 2
+    for name in ("report.json", "report.html"):
+        assert (folder / name).read_bytes() == (finished / name).read_bytes()
+
+
+def with_base_only(finished, folder):
+    """What a run leaves that was killed as soon as its base was made."""
+    (folder / "policies").mkdir(parents=True)
+    shutil.copytree(finished / "policies" / "base", folder / "policies" / "base")
+    (folder / "training").mkdir()
+    shutil.copy(finished / "training" / "base.json", folder / "training")
+    manifest = read(finished, "manifest.json")
+    manifest["stages"] = {"base": manifest["stages"]["base"]}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def killed_inside_training(micro, folder, monkeypatch):
+    """Ctrl-C after the third optimizer step of behavior cloning, when one checkpoint is written."""
+    whole = pi.train
+
+    def interrupted(*arguments, **options):
+        def stop(entry):
+            if entry["step"] == 3:
+                raise KeyboardInterrupt
+
+        return whole(*arguments, **options, progress=stop)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pi, "train", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            Run(load_preset(micro), folder).run()
+    assert (folder / "policies" / "bc.partial").is_dir()
+    assert not (folder / "policies" / "bc").exists()
+
+
+@pytest.mark.slow
+def test_what_an_interrupted_stage_left_of_other_settings_is_not_gone_on_with(finished, copied, micro):
+    with pytest.raises(KeyboardInterrupt):
+        Run(load_preset(micro, {"sr.filter.share": 1.0}), copied, tell=after("sr")).run()
+    told(micro, copied)
+    assert (copied / "report.json").read_bytes() == (finished / "report.json").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_process_killed_inside_training_goes_on_from_its_checkpoint(finished, micro, tmp_path):
+    folder = tmp_path / "killed"
+    with_base_only(finished, folder)
+    # Slow enough to be caught in the middle; epochs are a setting, so the report is not the shared run's.
+    command = [Path(sys.executable).with_name("sotopia-env"), "pi", "--preset", micro, "--run", folder]
+    command += ["--set", "bc.training.epochs=40", "--set", "bc.training.save_steps=5"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    checkpoints = folder / "policies" / "bc.partial" / "checkpoints"
+    end = time.monotonic() + 120
+    while not list(checkpoints.glob("checkpoint-*/trainer_state.json")):
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = episodes(folder, "expert.db")
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    assert read(folder, "policies/bc/training.json")["resumed_from"] > 0
+    assert episodes(folder, "expert.db") == kept
+    through = tmp_path / "through"
+    with_base_only(finished, through)
+    subprocess.run([through if part == folder else part for part in command], check=True, capture_output=True)
+    assert (folder / "report.json").read_bytes() == (through / "report.json").read_bytes()
+
+
+def episodes(folder, name):
+    with EpisodeStore(folder / "episodes" / name) as store:
+        return list(store.episodes())
+
+
+# --- refused --------------------------------------------------------------------------------------------
+
+REFUSED = [
+    pytest.param(
+        {"evaluation.partners": ["scripted/fair", "scripted/tough", "scripted/stubborn"]},
+        "Training meets",
+        id="partner-met",
+    ),
+    pytest.param({"evaluation.partners": ["scripted/tough"]}, "at least 3 are needed", id="one-partner"),
+    pytest.param({"expert.agent": "openai/gpt-4o"}, "No API key for model 'gpt-4o'", id="no-key-expert"),
+    pytest.param({"judge.agent": "openai/gpt-4o"}, "No API key for model 'gpt-4o'", id="no-key-judge"),
+    pytest.param({"needs.environment": ["MY_TOKEN"]}, "environment variable MY_TOKEN", id="no-variable"),
+    pytest.param({"judge.reward": "knowledge"}, "cannot fill", id="reward-not-judged"),
+    pytest.param(
+        {"tasks.pack": "everyday", "tasks.families": []}, "outcome judge cannot score it", id="tasks-not-judged"
+    ),
+    pytest.param(
+        {"tasks.pack": "everyday-hard", "tasks.families": []}, "no tasks in split 'train'", id="no-training-tasks"
+    ),
+    pytest.param({"tasks.families": ["bargian"]}, "Did you mean 'bargain'", id="family"),
+    pytest.param({"base.model": "no/such/folder"}, "There is no folder", id="no-model"),
+    pytest.param({"sr.training.method": "lora"}, "all weights", id="adapter-after-weights"),
+    pytest.param({"expert.agent": "scripted/exprt"}, "Did you mean 'expert'", id="agent"),
+    pytest.param({"base.forced": "scripted/exprt"}, "Did you mean 'expert'", id="forced"),
+    pytest.param({"expert.taks": 3}, "Did you mean 'expert.tasks'", id="setting"),
+    pytest.param({"bc.training.epoch": 3}, "Did you mean 'epochs'", id="training-setting"),
+    pytest.param({"expert.filter.shar": 3}, "option of filter", id="filter-option"),
+    pytest.param({"sr.filter.rule": "best"}, "Unknown filter 'best'", id="filter"),
+    pytest.param({"tasks.split": "test"}, "not unseen", id="split"),
+    pytest.param({"sr.partners": []}, "needs partners", id="empty-pool"),
+    pytest.param({"play.temperature": "hot"}, "valid number", id="type"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), REFUSED)
+def test_what_cannot_be_finished_is_refused_in_one_line_before_anything_is_done(changes, message, micro, tmp_path):
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        Run(load_preset(micro, changes), tmp_path / "run").run()
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_base_without_chat_template_is_refused_before_anything_is_done(finished, micro, tmp_path):
+    base = Path(shutil.copytree(finished / "policies" / "base", tmp_path / "base"))
+    (base / "chat_template.jinja").unlink()
+    with pytest.raises(ConfigurationError, match="no chat template"):
+        Run(load_preset(micro, {"base.model": str(base)}), tmp_path / "run").run()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_gpu_is_told_before_anything_is_done(micro, tmp_path):
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(ConfigurationError, match="needs a GPU"):
+        Run(load_preset(micro, {"needs.gpu": True}), tmp_path / "run").run()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_filter_that_keeps_nothing_stops_the_run_and_says_why(finished, copied, micro):
+    with pytest.raises(ConfigurationError, match=r"kept none of 24 trajectories: .*below threshold"):
+        told(micro, copied, **{"expert.filter.at_least": 11.0})
+    assert episodes(copied, "expert.db") == episodes(finished, "expert.db")
+
+
+def test_episodes_without_verdicts_stop_the_run_and_stay(finished, micro, tmp_path, monkeypatch):
+    (tmp_path / "mute_judge.py").write_text(
+        "from sotopia_env import JudgeError\n"
+        "class Mute:\n"
+        "    name = 'mute'\n"
+        "    def score(self, episode):\n"
+        "        raise JudgeError('no verdict today')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    changes = {"judge.agent": "mute_judge:Mute", "base.model": str(finished / "policies" / "base")}
+    with pytest.raises(ConfigurationError, match=r"12 of 12 episodes .* could not be judged.*no verdict today"):
+        told(micro, tmp_path / "run", **changes)
+    assert {episode.status for episode in episodes(tmp_path / "run", "expert.db")} == {"judge_failed"}
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_one_line(finished, micro, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(ConfigurationError, match=r"stopped: .*What is finished is kept"):
+        told(micro, tmp_path / "file" / "run")
+
+
+def test_a_manifest_of_a_newer_version_is_refused(copied, micro):
+    manifest = read(copied, "manifest.json")
+    (copied / "manifest.json").write_text(json.dumps({**manifest, "manifest_version": 99}))
+    with pytest.raises(ConfigurationError, match="newer version"):
+        told(micro, copied)
+
+
+# --- tasks ----------------------------------------------------------------------------------------------
+
+
+def written(expert, sr, rounds):
+    preset = load_preset(
+        "paper",
+        {"expert.tasks": expert, "sr.tasks": sr, "sr.rounds": rounds, "tasks.families": ["care", "conflict"]},
+    )
+    return Run(preset, "unused")
+
+
+def test_written_tasks_take_turns_so_that_no_stage_plays_those_of_another_while_they_last():
+    run = written(2, 1, 2)
+    used = [(pi._EXPERT_TASKS, 2), (pi._OWN_TASKS + 1, 1), (pi._OWN_TASKS + 2, 1), (pi._FRESH_TASKS, 2)]
+    chosen = [task.id for use, n in used for task in run.training_tasks(use, n, "conflict")]
+    assert len(set(chosen)) == 6
+    assert {task.split for task in run.training_tasks(pi._EXPERT_TASKS, 99, "conflict")} == {"train"}
+    unseen = run.unseen_tasks()
+    assert list(unseen) == ["unseen-wording"]
+    assert {task.split for task in unseen["unseen-wording"]} == {"test"}
+
+
+def test_the_trivial_policies_and_the_expert_stand_in_every_table():
+    trivial = {"leave", "accept_anything", "accept_acceptable", "extreme"}
+    for name in PRESETS:
+        assert {"expert", *trivial} <= set(beside(load_preset(name)))
+    other = load_preset("quick", {"expert.agent": "scripted/fair", "base.forced": "scripted/soft"})
+    assert {"scripted/expert", "base, JSON forced"} <= set(beside(other))
+
+
+# --- the plan -------------------------------------------------------------------------------------------
+
+
+def test_the_plan_has_the_stages_and_episodes_of_the_run_and_about_its_tokens(finished, micro):
+    planned = {step.stage: step for step in plan(load_preset(micro)).steps}
+    done = read(finished, "manifest.json")["stages"]
+    assert [name for name in planned if name != "samples"] == [n for n in done if not n.startswith("samples")]
+    for name in ("expert play", "sr play", "bc+sr play"):
+        assert planned[name].episodes == done[name]["statistics"]["episodes"]
+    assert planned["evaluation of bc"].episodes == 2 * 2 * 3 * 2
+    assert planned["samples"].episodes == 2 * 6
+    for name in ("bc", "sr+bc", "base"):
+        real = read(finished, f"training/{name}.json")
+        tokens = real["tokens"] * (3 if name == "base" else 1)
+        assert tokens / 3 < planned[name].training_tokens < tokens * 3
+
+
+def test_hosted_models_are_priced_by_what_they_read_and_write():
+    found = plan(load_preset("paper"))
+    assert found.needs == ("a GPU", "OPENAI_API_KEY")
+    play = next(step for step in found.steps if step.stage == "expert play")
+    assert play.episodes == 48 * 10
+    expert, judge = play.uses
+    assert (expert.role, expert.model, judge.role) == ("expert", "openai/gpt-4o", "judge")
+    for use, prompt, completion in ((expert, 2.5, 10.0), (judge, 2.5, 10.0)):
+        assert use.dollars == pytest.approx((use.prompt_tokens * prompt + use.completion_tokens * completion) / 1e6)
+        assert use.dollars > 0
+    assert judge.calls == 2 * play.episodes  # once for each agent
+    assert judge.completion_tokens == judge.calls * JUDGE_REPLY
+    assert expert.prompt_tokens > 5 * expert.completion_tokens > 0
+    partners = {use.model for step in found.steps for use in step.uses if use.role == "partner"}
+    assert partners == {"openai/gpt-4o-mini", "openai/gpt-3.5-turbo", "openai/gpt-4.1-mini"}
+    assert found.dollars == pytest.approx(sum(step.dollars for step in found.steps))
+    assert found.minutes > 60
+    assert found.training_tokens > 1e7
+
+
+def test_an_unknown_price_or_rate_is_none_and_never_zero(micro):
+    found = plan(load_preset(micro, {"expert.agent": "openai/gpt-99?temperature=0.5"}))
+    play = next(step for step in found.steps if step.stage == "expert play")
+    assert play.dollars is None
+    assert play.minutes is None
+    assert found.dollars is None
+    assert found.minutes is None
+    assert found.unpriced == ("openai/gpt-99?temperature=0.5",)
+    priced = {
+        "expert.agent": "openai/gpt-99?temperature=0.5",
+        "prices": {"openai/gpt-99": {"prompt": 1, "completion": 2}},
+    }
+    assert plan(load_preset(micro, priced)).dollars > 0
+    assert plan(load_preset(micro)).dollars == 0  # scripted agents and this run's own policies are free
+
+
+def test_rows_of_every_turn_cost_more_training_tokens_than_whole_conversations():
+    conversation, paper = (plan(load_preset("paper", {"bc.training.form": form})) for form in ("conversation", "paper"))
+    tokens = [
+        next(step for step in found.steps if step.stage == "bc").training_tokens for found in (conversation, paper)
+    ]
+    assert 2 * tokens[0] < tokens[1]
+
+
+def test_the_dry_run_needs_no_torch_no_key_and_leaves_nothing_behind(tmp_path):
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'transformers', 'trl', 'peft', 'datasets', 'accelerate', 'openai'):\n"
+        "    sys.modules[name] = None\n"
+        "from sotopia_env.cli import app\n"
+        "app(['pi', '--preset', 'paper', '--dry-run', '--json', '--run', 'here'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert record["total"]["dollars"] > 0
+    assert record["steps"][0]["stage"] == "expert play"
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- the command ----------------------------------------------------------------------------------------
+
+
+def command(*arguments, code=0):
+    result = CliRunner().invoke(app, ["pi", *map(str, arguments)])
+    assert result.exit_code == code, result.output
+    return result
+
+
+def test_the_command_prints_the_report_as_json_with_the_share_of_the_expert(copied, micro):
+    result = command("--preset", micro, "--run", copied, "--json", "--quiet")
+    assert result.stderr == ""
+    record = json.loads(result.stdout)
+    assert record["policies"] == read(copied)["policies"]
+    goals = {(row["policy"], row["tasks"]): row["goal"]["mean"] for row in record["policies"]}
+    share = record["share_of_expert"]["bc"]["seen-wording"]
+    assert share == pytest.approx(goals["bc", "seen-wording"] / goals["expert", "seen-wording"], abs=1e-3)
+    assert record["page"] == f"{copied}/report.html"
+
+
+def test_options_of_the_command_change_the_preset(tmp_path):
+    options = [
+        "--expert",
+        "scripted/fair",
+        "--judge",
+        "outcome",
+        "--partner",
+        "scripted/tough",
+        "--tasks",
+        "outcome/secret",
+    ]
+    options += ["--sr-partner", "self", "--rounds", "3", "--control", "--budget", "5m", "--set", "sr.repeats=4"]
+    record = json.loads(command("--dry-run", "--json", *options).stdout)
+    names = [step["stage"] for step in record["steps"]]
+    assert {"bc+sr round 3 play", "fresh expert play", "control"} <= set(names)
+    assert record["steps"][1]["episodes"] == round(load_preset("quick").expert.tasks / 2)  # one family, half the time
+
+
+def test_errors_of_the_command_are_one_line(micro, tmp_path):
+    for arguments in (["--preset", "quik"], ["--set", "x"], ["--budget", "soon"], ["--model", tmp_path / "nothing"]):
+        result = command("--preset", micro, "--run", tmp_path / "run", *arguments, code=1)
+        assert result.stderr.startswith("error: ")
+        assert result.stderr.count("\n") == 1
+        assert result.stdout == ""
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"), [("30m", 30), ("1h", 60), ("90s", 1.5), ("45", 45), ("1h30m", 90), ("0.5h", 30)]
+)
+def test_a_budget_is_a_time(text, minutes):
+    assert read_minutes(text) == pytest.approx(minutes)
+
+
+@pytest.mark.parametrize("text", ["", "m", "soon", "3d", "-5m", "1e3"])
+def test_a_budget_that_is_no_time_is_refused(text):
+    with pytest.raises(ConfigurationError, match="is no time"):
+        read_minutes(text)
+
+
+def test_a_budget_scales_the_tasks_and_nothing_else():
+    usual, double = load_preset("quick"), load_preset("quick", budget=20)
+    assert double.expert.tasks == 2 * usual.expert.tasks
+    assert double.sr.tasks == 2 * usual.sr.tasks
+    assert double.evaluation == usual.evaluation
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "value"),
+    [
+        ("sr.rounds=2", "sr.rounds", 2),
+        ("play.temperature = 0.5", "play.temperature", 0.5),
+        ("sr.control=true", "sr.control", True),
+        ("sr.partner=self", "sr.partner", "self"),
+        ('sr.partner="self"', "sr.partner", "self"),
+        ("expert.agent=openai/gpt-4o?temperature=0.5", "expert.agent", "openai/gpt-4o?temperature=0.5"),
+        ('sr.partners=["a/b"]', "sr.partners", ["a/b"]),
+        ('expert.filter={rule="paper-sr", share=0.3}', "expert.filter", {"rule": "paper-sr", "share": 0.3}),
+    ],
+)
+def test_a_setting_is_a_name_and_a_toml_value_or_a_word(text, name, value):
+    assert read_setting(text) == (name, value)
+
+
+@pytest.mark.parametrize("text", ["x", "=3", "x=", 'x="open', "x=[1", "x=1\ny=2"])
+def test_a_setting_of_another_form_is_refused(text):
+    with pytest.raises(ConfigurationError, match="--set"):
+        read_setting(text)
+
+
+def test_tasks_are_a_pack_families_of_one_or_a_path(tmp_path):
+    assert read_tasks([]) == {}
+    assert read_tasks(["outcome/secret", "outcome/divide"])["tasks.families"] == ["secret", "divide"]
+    assert read_tasks(["everyday"]) == {"tasks.pack": "everyday", "tasks.families": [], "tasks.unseen": {}}
+    assert read_tasks([str(tmp_path / "mine.jsonl")])["tasks.pack"] == str(tmp_path / "mine.jsonl")
+    for mixed in (["outcome", "everyday"], ["outcome", "outcome/secret"]):
+        with pytest.raises(ConfigurationError, match="a run plays one pack"):
+            read_tasks(mixed)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_that_comes_with_the_package_can_be_read_and_planned(name):
+    preset = load_preset(name)
+    assert plan(preset).episodes > 100
+    assert len(preset.evaluation.partners) >= 3
+    assert set(POLICIES) >= set(LABELS)
+
+
+def test_the_paper_preset_has_the_settings_of_the_paper():
+    preset = load_preset("paper")
+    assert preset.base.model == "mistralai/Mistral-7B-Instruct-v0.1"
+    for training, epochs in ((preset.bc.training, 20), (preset.sr.training, 5)):
+        assert (training.method, training.rank, training.alpha, training.dropout) == ("qlora", 8, 16, 0.05)
+        assert (training.learning_rate, training.schedule, training.warmup) == (5e-5, "cosine", 0.03)
+        assert (training.batch_size, training.max_length, training.form) == (4, 4096, "paper")
+        assert training.epochs == epochs
+    assert preset.expert.filter == {"rule": "paper-bc", "keep": 2}
+    assert preset.sr.filter == {"rule": "paper-sr", "share": 0.2}
+    assert (preset.expert.partners, preset.sr.partner) == (("self",), "self")
+    assert (preset.expert.repeats, preset.sr.repeats, preset.play.temperature) == (10, 10, 1.0)
