@@ -354,15 +354,18 @@ class Engine:
 
     @torch.inference_mode()
     def _try_rows(self) -> str | None:
-        """Compute two rows of different length in one wave and compare them with a fresh forward of each."""
+        """Compute two rows of different length in one wave, in three steps, and compare them with whole forwards.
+
+        In half precision such logits differ by a few percent anyway: as much as with transformers' own cache.
+        """
         draw = random.Random(0)
         vocabulary = self.model.get_input_embeddings().weight.shape[0]
         rows = [[draw.randrange(vocabulary) for _ in range(size)] for size in (9, 6)]
-        fresh = []
+        whole, stepped = [], []
         for ids in rows:
+            whole.append(self._logits(ids, DynamicCache(config=self.model.config)))
             cache = DynamicCache(config=self.model.config)
-            out = self.model(torch.tensor([ids], device=self._place), use_cache=True, **{self._cache_name: cache})
-            fresh.append(out.logits[0, -1].float())
+            stepped.append([self._logits(part, cache) for part in (ids[:-2], ids[-2:-1], ids[-1:])][-1])
         self._shapes = [
             LayerShape(keys.dtype, keys.shape[1], keys.shape[3], values.shape[3]) for keys, values, _ in cache
         ]
@@ -371,10 +374,16 @@ class Engine:
             wave.fill(number, None, 0)
         self._forward(wave, slice(0, 2), [ids[:-2] for ids in rows], [0, 0])
         self._forward(wave, slice(0, 2), [ids[-2:-1] for ids in rows], [7, 4])
-        logits = self._forward(wave, slice(0, 2), [ids[-1:] for ids in rows], [8, 5]).float()
-        worst = max(float((mine - other).norm() / other.norm()) for mine, other in zip(logits, fresh, strict=True))
-        allowed = 1e-3 if self._is_exact else 0.05
-        return None if worst <= allowed else f"logits differ by {worst:.2g} from those of a fresh forward"
+        mine = self._forward(wave, slice(0, 2), [ids[-1:] for ids in rows], [8, 5])
+        allowed = 1e-3 if self._is_exact else min(0.25, 3 * max(map(_difference, stepped, whole)) + 0.01)
+        worst = max(map(_difference, mine, whole))
+        return None if worst <= allowed else f"logits differ by {worst:.2g} from those of a whole forward"
+
+    def _logits(self, ids: Sequence[int], cache: DynamicCache) -> Tensor:
+        """The last logits of a plain forward."""
+        inputs = torch.tensor([ids], device=self._place)
+        logits: Tensor = self.model(inputs, use_cache=True, **{self._cache_name: cache}).logits[0, -1]
+        return logits
 
     # --- answering, on the engine's thread --------------------------------------------------------
 
@@ -561,6 +570,11 @@ class Engine:
             logits_processor=LogitsProcessorList([draw]),
             stopping_criteria=StoppingCriteriaList([ended]),
         )
+
+
+def _difference(first: Tensor, second: Tensor) -> float:
+    """How far two vectors are apart, as a share of the second's length."""
+    return float((first.float() - second.float()).norm() / second.float().norm())
 
 
 def _four_bits(dtype: torch.dtype) -> Any:

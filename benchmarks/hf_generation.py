@@ -19,9 +19,11 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,15 +55,28 @@ class Asked(NamedTuple):
 class Played(NamedTuple):
     """What our side did."""
 
-    seconds: float
     batches: list[list[Asked]]
     computed: int
+
+
+class Spent(NamedTuple):
+    """Seconds on the clock, and of all processors together."""
+
+    seconds: float
+    cpu_seconds: float
+
+
+@contextmanager
+def spent(into: list[Spent]) -> Iterator[None]:
+    clock, cpu = time.perf_counter(), time.process_time()
+    yield
+    into.append(Spent(time.perf_counter() - clock, time.process_time() - cpu))
 
 
 # --- the small model ------------------------------------------------------------------------------
 
 
-def small_model(folder: Path, words: int) -> None:
+def small_model(folder: Path, words: int, temperature: float) -> None:
     """Save a Llama of 3 layers x 192 that answers with about `words` random words in valid JSON."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -82,9 +97,9 @@ def small_model(folder: Path, words: int) -> None:
     )
     model = LlamaForCausalLM(config)
     number = tokens.get_vocab()
-    # Of one sixth of all dimensions each says what was read last; what follows it is then the likeliest.
+    # Each of the first dimensions says what was read last, and makes what may follow the likeliest.
     follows = [(["Ċ"], OPENINGS), ([*OPENINGS, *WORDS], WORDS), (WORDS, [CLOSING]), ([CLOSING], ["<|im_end|>"])]
-    strengths = [10.0, 10.0, 10.0 + torch.tensor(len(WORDS) / words).log().item(), 20.0]
+    strengths = [10.0, 10.0, 10.0 + temperature * math.log(len(WORDS) / words), 20.0]
     with torch.no_grad():
         for place, ((before, after), strength) in enumerate(zip(follows, strengths, strict=True)):
             model.model.embed_tokens.weight[:, place] = 0.0
@@ -128,7 +143,7 @@ def small_tokenizer() -> Any:
 # --- three ways -----------------------------------------------------------------------------------
 
 
-def play(agent: HFAgent, episodes: int, turns: int) -> Played:
+def play(agent: HFAgent, episodes: int, turns: int, into: list[Spent]) -> Played:
     """Self-play of many episodes at once, with all that was asked of the model."""
     engine = agent._ready()
     engine.forget()
@@ -141,22 +156,20 @@ def play(agent: HFAgent, episodes: int, turns: int) -> Played:
 
     engine._generate = watched  # type: ignore[method-assign]
     tasks = list(itertools.islice(itertools.cycle(sotopia_env.load_tasks("outcome/bargain", n=episodes)), episodes))
-    start = time.perf_counter()
-    played = sotopia_env.rollout(tasks, [agent, agent], concurrency=episodes, max_turns=turns)
-    seconds = time.perf_counter() - start
+    with spent(into):
+        played = sotopia_env.rollout(tasks, [agent, agent], concurrency=episodes, max_turns=turns)
     engine._generate = generate  # type: ignore[method-assign]
     failed = [episode.error for episode in played if episode.status != "complete"]
     if failed:
         raise RuntimeError(f"{len(failed)} episodes failed, the first with: {failed[0]}")
     computed = sum(counts.get("computed_tokens", 0) for episode in played for counts in episode.usage.values())
-    return Played(seconds, batches, computed)
+    return Played(batches, computed)
 
 
-def one_by_one(model: Any, prompts: Sequence[Asked], temperature: float) -> float:
-    """Seconds of `model.generate` for one prompt after another."""
+def one_by_one(model: Any, prompts: Sequence[Asked], temperature: float) -> None:
+    """`model.generate` for one prompt after another."""
     import torch
 
-    start = time.perf_counter()
     for prompt, new in prompts:
         ids = torch.tensor([prompt], device=model.device)
         out = model.generate(
@@ -168,15 +181,13 @@ def one_by_one(model: Any, prompts: Sequence[Asked], temperature: float) -> floa
             max_new_tokens=new,
         )
         assert out.shape[1] == len(prompt) + new
-    return time.perf_counter() - start
 
 
-def in_batches(model: Any, batches: Sequence[Sequence[Asked]], temperature: float) -> float:
-    """Seconds of `model.generate` for one batch after another, nothing kept in between."""
+def in_batches(model: Any, batches: Sequence[Sequence[Asked]], temperature: float) -> None:
+    """`model.generate` for one batch after another, nothing kept in between."""
     import torch
     from transformers import StoppingCriteriaList
 
-    start = time.perf_counter()
     for batch in batches:
         width = max(len(prompt) for prompt, _ in batch)
         ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt, _ in batch], device=model.device)
@@ -197,7 +208,6 @@ def in_batches(model: Any, batches: Sequence[Sequence[Asked]], temperature: floa
             max_new_tokens=int(most.max()),
             stopping_criteria=StoppingCriteriaList([ended]),
         )
-    return time.perf_counter() - start
 
 
 def measure(arguments: argparse.Namespace, model: str) -> dict[str, Any]:
@@ -207,18 +217,20 @@ def measure(arguments: argparse.Namespace, model: str) -> dict[str, Any]:
     agent = HFAgent(model, temperature=arguments.temperature, max_tokens=arguments.max_tokens, retry=False)
     agent.load()
     raw = agent._ready().model
-    few = play(agent, 2, 2).batches[0]  # warm up, all three of them
+    few = play(agent, 2, 2, []).batches[0]  # warm up, all three of them
     one_by_one(raw, few, arguments.temperature)
     in_batches(raw, [few], arguments.temperature)
-    found: dict[str, list[float]] = {"ours": [], "plain batches": [], "one by one": []}
+    found: dict[str, list[Spent]] = {"ours": [], "plain batches": [], "one by one": []}
     for _ in range(arguments.rounds):
-        played = play(agent, arguments.episodes, arguments.turns)
+        played = play(agent, arguments.episodes, arguments.turns, found["ours"])
         prompts = [asked for batch in played.batches for asked in batch]
-        found["ours"].append(played.seconds)
-        found["plain batches"].append(in_batches(raw, played.batches, arguments.temperature))
-        found["one by one"].append(one_by_one(raw, prompts, arguments.temperature))
+        with spent(found["plain batches"]):
+            in_batches(raw, played.batches, arguments.temperature)
+        with spent(found["one by one"]):
+            one_by_one(raw, prompts, arguments.temperature)
     return {
-        "seconds": found,
+        "seconds": {way: [each.seconds for each in times] for way, times in found.items()},
+        "cpu_seconds": {way: [each.cpu_seconds for each in times] for way, times in found.items()},
         "replies": len(prompts),
         "batches": len(played.batches),
         "prompt_tokens": sum(len(prompt) for prompt, _ in prompts),
@@ -243,6 +255,7 @@ def rows_of(found: dict[str, Any], episodes: int) -> Iterator[list[str]]:
         yield [
             name,
             f"{best[way]:,.2f}",
+            f"{min(found['cpu_seconds'][way]):,.2f}",
             f"{episodes / best[way]:,.1f}",
             f"{found['new_tokens'] / best[way]:,.0f}",
             f"{found['computed_tokens' if way == 'ours' else 'prompt_tokens']:,}",
@@ -256,7 +269,9 @@ def main() -> None:
     parser.add_argument("--episodes", type=positive, default=64, help="episodes at once (default 64)")
     parser.add_argument("--turns", type=positive, default=10, help="longest episode, in turns of both (default 10)")
     parser.add_argument("--max-tokens", type=positive, default=64, help="longest reply (default 64)")
-    parser.add_argument("--words", type=positive, default=15, help="words in a reply of the small model (default 15)")
+    parser.add_argument(
+        "--words", type=positive, default=20, help="words in a reply of the small model, on average (default 20)"
+    )
     parser.add_argument("--temperature", type=float, default=0.7, help="above 0 (default 0.7)")
     parser.add_argument("--rounds", type=positive, default=3, help="how often each way is measured (default 3)")
     parser.add_argument("--threads", type=positive, help="torch threads (default: torch's own)")
@@ -273,14 +288,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         model = arguments.model
         if model is None:
-            small_model(Path(temporary) / "small", arguments.words)
+            small_model(Path(temporary) / "small", arguments.words, arguments.temperature)
             model = str(Path(temporary) / "small")
         found = measure(arguments, model)
     what = Path(model).name if arguments.model else "a random Llama of 3 layers x 192"
     publish(
         "hf_generation",
         f"Generation of {arguments.episodes} episodes at once by one model on this machine",
-        ["way", "seconds", "episodes/s", "new tokens/s", "prompt tokens computed", "times one by one"],
+        ["way", "seconds", "CPU seconds", "episodes/s", "new tokens/s", "prompt tokens computed", "times one by one"],
         list(rows_of(found, arguments.episodes)),
         [
             f"Model: {what}, {found['parameters'] / 1e6:.1f} M parameters, {found['dtype']} on {found['device']}, "

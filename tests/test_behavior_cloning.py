@@ -435,6 +435,13 @@ def test_other_ways_to_train_also_learn(base, trajectories, tmp_path, changes):
     assert losses[-1] < losses[0] - 0.05
 
 
+def test_the_last_step_is_always_an_entry(base, trajectories, tmp_path):
+    settings = TrainSettings(max_steps=5, batch_size=2, logging_steps=3, dtype="float32")
+    result = train(base, trajectories, tmp_path / "policy", settings)
+    assert [entry["step"] for entry in result.losses] == [3, 5]
+    assert result.loss == result.losses[-1]["loss"]
+
+
 @pytest.mark.parametrize("form", ["prefix", "paper"])
 def test_rows_of_turns_are_trained_on_too(base, trajectories, tmp_path, form):
     settings = TrainSettings(form=form, max_steps=2, batch_size=2, logging_steps=1, dtype="float32")

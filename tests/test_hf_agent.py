@@ -12,7 +12,9 @@ import subprocess
 import sys
 import time
 import weakref
+from pathlib import Path
 
+import numpy
 import pytest
 
 import sotopia_env
@@ -315,6 +317,48 @@ def test_what_is_kept_is_bounded_and_dropping_it_changes_nothing(tiny, monkeypat
     assert engine.store.bytes == 0
 
 
+def test_repeats_of_a_task_share_their_opening(tiny):
+    agent = HFAgent(tiny, max_tokens=8, retry=False)
+    forget(agent)
+    repeated = play([agent, agent], tasks=TASKS[:1], repeats=6, max_turns=1)
+    prompt = repeated[0].usage["agent_0"]["prompt_tokens"]
+    assert used(repeated, "prompt_tokens") == 6 * prompt
+    assert used(repeated, "computed_tokens") == prompt + 5  # one whole, and the last token of the others
+    later = play([agent, agent], tasks=TASKS[:1], repeats=2, max_turns=1, seed=1)
+    assert used(later, "computed_tokens") == 2
+    forget(agent)
+    assert events(play([agent, agent], tasks=TASKS[:1], repeats=6, max_turns=1, concurrency=1)) == events(repeated)
+
+
+def test_when_all_do_not_fit_those_that_come_again_stay_and_those_that_ended_go():
+    shapes = [waves.LayerShape(torch.float32, 1, 4, 4)]
+
+    def kept():
+        made = waves.Kept(shapes, 128, torch.device("cpu"))
+        made.ids = numpy.arange(100)
+        return made
+
+    store = waves.Store(3 * kept().bytes)
+    found = []
+    for _ in range(6):  # five conversations in turn, room for three of them
+        store.next_wave()
+        for number in range(5):
+            found.append(store.find((str(number),), (), range(100))[1])
+            store.put((str(number),), (), store.take((str(number),)) or kept())
+    assert found[:5] == [0] * 5
+    assert found[5:] == [100, 100, 100, 0, 0] * 5
+    for _ in range(6):  # two of them have ended, and others take their place
+        store.next_wave()
+        found = [store.find((str(number),), (), range(100))[1] for number in range(2, 5)]
+        for number in range(2, 5):
+            store.put((str(number),), (), store.take((str(number),)) or kept())
+        assert store.bytes <= store.most_bytes
+    assert found == [100, 100, 100]
+    for _ in range(100):
+        store.next_wave()
+    assert (len(store), store.bytes) == (0, 0)
+
+
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
 def test_a_model_with_a_sliding_window_is_found_out_and_plays_without_kept_prefixes(tmp_path, temperature):
     config = {"model_type": "mistral", "sliding_window": 16}
@@ -450,6 +494,15 @@ def test_an_unreadable_reply_is_asked_for_once_more_in_the_same_conversation(tmp
         Voice.ids = original
 
 
+def test_a_prompt_has_the_same_tokens_piece_by_piece_and_at_once(tiny):
+    voice = Voice(tiny)
+    assert voice._piecewise
+    for turns in range(6):
+        messages = render(view(*[Action("speak", ' "é\n… 😀 {x} ')] * turns, agent=f"agent_{turns % 2}"))
+        whole = voice.tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
+        assert voice.ids(messages) == whole
+
+
 def test_off_turn_it_does_nothing_without_the_model(tiny, monkeypatch):
     agent = HFAgent(tiny)
     monkeypatch.setattr(agent, "_ready", None)
@@ -493,6 +546,30 @@ def test_a_prompt_that_does_not_fit_loses_its_oldest_turns_and_they_are_counted(
 
 
 # --- adapters -------------------------------------------------------------------------------------
+
+
+def test_the_largest_group_goes_first_but_no_other_waits_for_ever(tiny):
+    engine = engines.Engine(tiny, dtype=None, device=None, quantize=None)
+    order = []
+
+    async def asked():
+        loop = asyncio.get_running_loop()
+
+        def ask(adapter):
+            request = engines.Request(None, "", adapter, (), (adapter,), "", 1.0, 1.0, 1, 64)
+            engine._waiting.append((request, loop.create_future()))
+
+        ask("small")
+        for _ in range(12):
+            for _ in range(3):
+                ask("large")
+            batch = engine._next_batch()
+            order.append((batch[0][0].adapter, len(batch)))
+
+    asyncio.run(asked())
+    assert order[:4] == [("large", 3)] * 4
+    assert order[4] == ("small", 1)
+    assert order[5] == ("large", 6)
 
 
 def test_adapters_share_their_base_and_each_plays_as_it_does_alone(tiny, adapters):
@@ -721,3 +798,17 @@ def test_plain_gymnasium_and_foreign_event_loops_can_ask_too(tiny):
 def test_models_are_resolved_to_folders_or_hub_ids(tiny):
     assert resolve_model(tiny) == tiny
     assert resolve_model("someone/some-model") == "someone/some-model"
+
+
+@pytest.mark.slow
+def test_smollm2_is_written_out_once_and_plays():
+    pytest.importorskip("gguf")
+    folder = resolve_model("smollm2")
+    assert resolve_model("smollm2") == folder
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in Path(folder).iterdir()}
+    assert "quantization_config" not in json.loads((Path(folder) / "config.json").read_text())
+    agent = sotopia_env.make_agent("hf/smollm2?temperature=0&max_tokens=12&retry=0")
+    assert agent.name == "hf/smollm2?max_tokens=12&retry=0&temperature=0"
+    agent.load()
+    assert agent._ready().keeps
+    assert reply(agent, view()) == greedy_alone(agent, render(view()))

@@ -165,8 +165,8 @@ class TrainResult:
         steps: Optimizer steps.
         seconds: Wall time of the training loop, of the last run if it was resumed.
         resumed_from: The step at which the last run began; 0 if it was never interrupted.
-        losses: One mapping per entry, the last step's included: "step", "loss" (mean over the target tokens since the last entry),
-            "tokens" (seen until then, without padding), "learning_rate", "epoch".
+        losses: One mapping per entry, the last step's included: "step", "loss" (mean over the target tokens since
+            the entry before), "tokens" (seen until then, without padding), "learning_rate", "epoch".
         data: What the rows were: `Rows.record()`.
         device: "cpu", or the GPU's name.
         versions: Of the libraries that did it.

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import sotopia_env
 from sotopia_env.agents.folders import base_of, check_template, identity, is_adapter, resolve_model
+from sotopia_env.agents.hf import HFAgent, release
 from sotopia_env.episodes import dump_json
 from sotopia_env.errors import ConfigurationError, one_line
 from sotopia_env.evaluation import Evaluation, evaluate
@@ -39,8 +40,8 @@ from sotopia_env.models import OpenAIModel
 from sotopia_env.specs import make_agent
 from sotopia_env.store import EpisodeStore
 from sotopia_env.tasks import digest
-from sotopia_env.trainers.behavior_cloning import TrainResult, check_installed, load_tokenizer, train
-from sotopia_env.trainers.filters import Trajectory, make_filter, require
+from sotopia_env.trainers.behavior_cloning import TrainResult, TrainSettings, check_installed, load_tokenizer, train
+from sotopia_env.trainers.filters import Filtered, make_filter, require
 from sotopia_env.trainers.settings import SELF, Preset
 from sotopia_env.trainers.tiny import build
 from sotopia_env.version import __version__
@@ -86,6 +87,7 @@ class Run:
         self.seed = seed
         self._tell = tell or _logger.info
         self.manifest: dict[str, Any] = {}
+        self._judge = ""
         self._used: set[str] = set()  # stages and files of this run; others are left from other settings
 
     # --- the whole ------------------------------------------------------------------------------
@@ -115,13 +117,14 @@ class Run:
         base = self._base()
         kept = self._expert("expert", _EXPERT_TASKS)
         folders = {"base": base}
-        folders["bc"] = self._clone("bc", base, kept)
+        folders["bc"] = self._train("bc", base, kept, self.preset.bc.training)
         folders["sr"], _ = self._reinforce("sr", base)
         folders["bc+sr"], steps = self._reinforce("bc+sr", folders["bc"])
-        folders["sr+bc"] = self._clone("sr+bc", folders["sr"], kept)
+        folders["sr+bc"] = self._train("sr+bc", folders["sr"], kept, self.preset.bc.training)
         if self.preset.sr.control:
             fresh = self._expert("fresh expert", _FRESH_TASKS)
-            folders["control"] = self._control(folders["bc"], fresh, steps)
+            settings = replace(self.preset.sr.training, max_steps=steps)
+            folders["control"] = self._train("control", folders["bc"], fresh, settings)
         self._evaluate(folders)
         self._samples(folders)
         self._forget_the_rest()
@@ -159,6 +162,7 @@ class Run:
             _check_key(agent)
         judge = _checked_judge(preset.judge.agent)
         _check_key(judge)
+        self._judge = judge.name
         met = [make_agent(spec).name for spec in preset.met]
         _cast(preset.evaluation.partners, preset.evaluation.min_partners, met)
         for tasks in (
@@ -263,14 +267,15 @@ class Run:
 
         def work() -> dict[str, Any]:
             result = build(folder, settings.tiny, seed=self.seed)
-            _remove(folder.with_name("base.new"))
+            for left in ("base.new", "base.practised"):
+                _remove(folder.with_name(left))
             self._keep_training("base", result)
             return {"identity": identity(str(folder)), "steps": result.steps, "tokens": result.tokens}
 
         self._stage("base", settings.tiny.record(), work, makes=["policies/base", "training/base.json"])
         return folder
 
-    def _expert(self, name: str, use: int) -> list[Trajectory]:
+    def _expert(self, name: str, use: int) -> Filtered:
         """The expert's episodes, and what the filter keeps of them."""
         settings = self.preset.expert
         place = f"episodes/{name.replace(' ', '-')}.db"
@@ -280,19 +285,20 @@ class Run:
 
         def work() -> dict[str, Any]:
             episodes.extend(self._expert_play(place, use))
-            return _counted(episodes)
+            return self._counted(episodes)
 
         self._stage(f"{name} play", inputs, work, makes=[place])
         expert = make_agent(settings.agent).name
         played = episodes or self._expert_play(place, use)
         return self._filter(name.replace(" ", "-"), settings.filter, played, expert)
 
-    def _filter(self, name: str, rule: dict[str, Any], episodes: Iterable[Episode], learner: str) -> list[Trajectory]:
+    def _filter(self, name: str, rule: dict[str, Any], episodes: Iterable[Episode], learner: str) -> Filtered:
         """What a rule keeps of the learner's trajectories; the rule's own options go before the run's."""
-        found = make_filter({"learner": learner, "reward": self.preset.judge.reward, **rule})(episodes)
+        usual = {"learner": learner, "judge": self._judge, "reward": self.preset.judge.reward}
+        found = make_filter({**usual, **rule})(episodes)
         self._write(f"filters/{name}.json", found.record())
         self._used.add(f"filters/{name}.json")
-        return list(require(found).kept)
+        return require(found)
 
     def _expert_play(self, place: str, use: int) -> Iterator[Episode]:
         settings = self.preset.expert
@@ -303,24 +309,17 @@ class Run:
                 for pair, part in casts(agent, settings.partners, tasks, every=settings.every_cast):
                     yield from self._rollout(part, pair, repeats=settings.repeats, store=store)
 
-    def _clone(self, name: str, base: Path | str, kept: Sequence[Trajectory]) -> Path:
-        settings = self.preset.bc.training
-        inputs = [identity(str(base)), settings.record(), _names(kept)]
-        return self._train(name, base, kept, settings, inputs)
-
-    def _control(self, base: Path | str, kept: Sequence[Trajectory], steps: int) -> Path:
-        settings = replace(self.preset.sr.training, max_steps=steps)
-        inputs = [identity(str(base)), settings.record(), _names(kept)]
-        return self._train("control", base, kept, settings, inputs)
-
-    def _train(self, name: str, base: Path | str, kept: Sequence[Trajectory], settings: Any, inputs: list[Any]) -> Path:
+    def _train(self, name: str, base: Path | str, kept: Filtered, settings: TrainSettings) -> Path:
         folder = self.folder / "policies" / name
+        settings = replace(settings, keep_none=settings.keep_none and not kept.drop_none)
 
         def work() -> dict[str, Any]:
-            result = train(base, kept, folder, settings, seed=self.seed)
+            release()
+            result = train(base, kept.kept, folder, settings, seed=self.seed)
             self._keep_training(name, result)
             return {"identity": identity(str(folder)), "steps": result.steps, "tokens": result.tokens}
 
+        inputs = [identity(str(base)), settings.record(), [f"{episode.id}/{agent}" for episode, agent in kept.kept]]
         self._stage(name, inputs, work, makes=[f"policies/{name}", f"training/{name}.json"])
         return folder
 
@@ -344,14 +343,14 @@ class Run:
                 episodes: list[Episode] = episodes, place: str = place, agent: Agent = agent, number: int = number
             ) -> dict[str, Any]:
                 episodes.extend(self._own_play(agent, place, number))
-                return _counted(episodes)
+                return self._counted(episodes)
 
             self._stage(f"{stage} play", [*inputs, number], play, makes=[place])
             played = episodes or self._own_play(agent, place, number)
             kept = self._filter(label, settings.filter, played, agent.name)
+            del agent, play, played  # so that the weights that played can be let go of
             folder = name if number == settings.rounds else label
-            training = [identity(str(policy)), settings.training.record(), _names(kept)]
-            policy = self._train(folder, policy, kept, settings.training, training)
+            policy = self._train(folder, policy, kept, settings.training)
             steps += self.manifest["stages"][folder]["statistics"]["steps"]
         return Path(policy), steps
 
@@ -425,8 +424,6 @@ class Run:
 
     def agent(self, policy: Path | str) -> Agent:
         """The agent that plays a policy of this run, in the way all of its policies act."""
-        from sotopia_env.agents.hf import HFAgent
-
         play = self.preset.play
         return HFAgent(
             str(policy),
@@ -449,6 +446,21 @@ class Run:
             max_turns=play.max_turns,
             **{"seed": self.seed, **options},
         )
+
+    def _counted(self, episodes: Sequence[Episode]) -> dict[str, Any]:
+        """How many episodes there are, and how many of them broke off or have no verdict.
+
+        Raises:
+            ConfigurationError: If too many did for the rest to be what was asked for.
+        """
+        broken = [one for one in episodes if one.status != "complete" or self._judge not in one.verdicts]
+        first = (broken[0].error or f"no verdict of {self._judge!r}") if broken else None
+        if len(broken) > _MOST_BROKEN * len(episodes):
+            raise ConfigurationError(
+                f"{len(broken)} of {len(episodes)} episodes failed or could not be judged; the first one: {first}. "
+                "What is complete is kept: the same command plays only the others again."
+            )
+        return {"episodes": len(episodes), "broken": len(broken), "first_error": first}
 
     def _conditions(self) -> list[Any]:
         """Settings that decide any play."""
@@ -566,25 +578,6 @@ def _check_key(player: Any) -> None:
     model = getattr(player, "model", None)
     if isinstance(model, OpenAIModel) and not isinstance(model, LocalModel):
         model.check_key()
-
-
-def _names(kept: Iterable[Trajectory]) -> list[str]:
-    return [f"{episode.id}/{agent}" for episode, agent in kept]
-
-
-def _counted(episodes: Sequence[Episode]) -> dict[str, Any]:
-    """How many episodes there are, and how many of them broke off or have no verdict.
-
-    Raises:
-        ConfigurationError: If too many did for the rest to be what was asked for.
-    """
-    broken = [episode for episode in episodes if episode.status != "complete"]
-    if len(broken) > _MOST_BROKEN * len(episodes):
-        raise ConfigurationError(
-            f"{len(broken)} of {len(episodes)} episodes failed or could not be judged; the first one: "
-            f"{broken[0].error}. What is complete is kept: the same command plays only the others again."
-        )
-    return {"episodes": len(episodes), "broken": len(broken), "first_error": broken[0].error if broken else None}
 
 
 def _made(folder: Path, place: str) -> Path:

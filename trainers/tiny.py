@@ -1,8 +1,9 @@
 """A tiny language model made from nothing in a minute, so that the whole loop runs on a laptop.
 
-`build` learns a tokenizer on scripted conversations, then trains a Llama of about two million weights on the
-moves of agents without skill. The result speaks valid actions about the matter at hand and deals at
-random: a base on which every bit of skill is learned afterwards. It knows nothing but these conversations.
+`build` learns a tokenizer on scripted conversations, then trains a Llama of less than a million weights: on
+exercises in reading and counting, and on the play of agents without skill. The result speaks valid actions about the
+matter at hand, can tell what an offer would bring it, and deals at random: a base on which every bit of skill is
+learned afterwards. It knows nothing but these conversations.
 
 The tokenizer is what makes it fast. What is said in the same words in one conversation out of twenty (rules,
 phrases, the JSON around an action) becomes one token each; names and things are words, and every digit is a token
@@ -14,18 +15,24 @@ from __future__ import annotations
 
 import itertools
 import json
+import random
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
 
 import sotopia_env
 from sotopia_env import chat
-from sotopia_env.actions import ACTION_TYPES
+from sotopia_env.actions import ACTION_INDEX, ACTION_TYPES
 from sotopia_env.agents.memory import keep_freed_memory
-from sotopia_env.errors import ConfigurationError
+from sotopia_env.agents.phrases import PHRASES, listing
+from sotopia_env.errors import ConfigurationError, unknown
+from sotopia_env.rules import RULES
+from sotopia_env.tasks import name_known_to
 from sotopia_env.trainers.behavior_cloning import (
     TrainResult,
     TrainSettings,
@@ -35,12 +42,21 @@ from sotopia_env.trainers.behavior_cloning import (
     load_tokenizer,
     train,
 )
-from sotopia_env.trainers.datasets import conversation_of, rows
+from sotopia_env.trainers.datasets import Row, Rows, conversation_of, rows
 from sotopia_env.trainers.filters import Trajectory
 
 if TYPE_CHECKING:
     from sotopia_env.episodes import Episode
     from sotopia_env.tasks import Task
+
+_FAMILIES = ("bargain", "divide")
+"""Families it has exercises for."""
+
+_REMARKS = 3
+"""Remarks in an exercise."""
+
+_OFFERED = 0.7
+"""Share of remarks that are about an offer; the others tell what things are worth."""
 
 _PAD, _END = "<|pad|>", "<|end|>"
 
@@ -49,7 +65,8 @@ _MADE_OF = "tiny.json"
 _COMMON = 0.05
 """Share of conversations in which a clause stands that becomes a token. Things and names are rarer."""
 
-_CLAUSE = re.compile(r'[^\d\n"]+?(?:[.!?:;,] |(?=[\d\n"])|$)')
+# The space before a digit goes with the digit: what is to be looked up stands next to what it belongs to.
+_CLAUSE = re.compile(r'[^\d\n"]+?(?:[.!?:;,] (?!\d)|(?= ?\d|[\n"])|$)')
 
 # How `chat` writes an action, and how it begins what others did.
 _HEADS = tuple(chat.canonical(kind, "").removesuffix('"}') for kind in ACTION_TYPES)
@@ -81,13 +98,15 @@ class TinySettings:
         speakers: Agents whose talk the tokenizer learns its tokens from. Tokens carry no skill.
         families: Outcome families.
         tasks: Training tasks per family.
-        training: How it is trained; `method` must be "full".
+        exercises: How many exercises in reading and counting come first.
+        exercising: How the exercises are trained; `method` must be "full".
+        training: How the unskilled play is trained after them, likewise.
     """
 
     layers: int = 3
-    width: int = 192
-    heads: int = 6
-    inner: int = 512
+    width: int = 128
+    heads: int = 4
+    inner: int = 320
     vocabulary: int = 1500
     context: int = 1024
     unskilled: str = "scripted/novice"
@@ -95,6 +114,12 @@ class TinySettings:
     speakers: tuple[str, ...] = ("scripted/expert", "scripted/fair", "scripted/soft", "scripted/novice")
     families: tuple[str, ...] = ("bargain", "divide")
     tasks: int = 1000
+    exercises: int = 16000
+    exercising: TrainSettings = field(
+        default_factory=lambda: TrainSettings(
+            method="full", learning_rate=2.5e-3, batch_size=16, adam_beta2=0.98, max_length=1024, dtype="float32"
+        )
+    )
     training: TrainSettings = field(
         default_factory=lambda: TrainSettings(
             method="full", learning_rate=2e-3, batch_size=8, adam_beta2=0.98, max_length=1024, dtype="float32"
@@ -103,11 +128,15 @@ class TinySettings:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
-        if self.training.method != "full":
-            raise ConfigurationError(
-                f"The tiny base's training has method {self.training.method!r}, but new weights are trained whole: "
-                "'full'."
-            )
+        for training in (self.exercising, self.training):
+            if training.method != "full":
+                raise ConfigurationError(
+                    f"The tiny base is to be trained with method {training.method!r}, but new weights are trained "
+                    "whole: 'full'."
+                )
+        for family in self.families:
+            if family not in _FAMILIES:
+                raise ConfigurationError(unknown("family of the tiny base", family, _FAMILIES))
         if self.width % self.heads:
             raise ConfigurationError(f"width is {self.width!r}, but must be a multiple of heads, {self.heads!r}.")
 
@@ -120,7 +149,8 @@ def build(output: str | Path, settings: TinySettings | None = None, *, seed: int
     """Make the tiny base in a folder, which `hf/<folder>` plays.
 
     Args:
-        output: Where it goes; `<output>.new` holds the untrained model meanwhile. If it is there, nothing is done.
+        output: Where it goes. If it is there, nothing is done. Meanwhile `<output>.new` holds the untrained model, and
+            `<output>.practised` the one after the exercises.
         settings: What it is made of.
         seed: Decides tasks, episodes, first weights and the order of training.
 
@@ -138,11 +168,91 @@ def build(output: str | Path, settings: TinySettings | None = None, *, seed: int
         heard = itertools.chain(itertools.islice(unskilled, 1000), _speakers_play(settings, seed=seed))
         texts = [[message["content"] for message in _messages(episode, agent)] for episode, agent in heard]
         save_untrained(untrained, learn_tokenizer(texts, settings.vocabulary), settings, seed=seed)
-    data = rows(
-        unskilled, load_tokenizer(str(untrained)), max_length=min(settings.context, settings.training.max_length)
+    tokenizer = load_tokenizer(str(untrained))
+    practised = output.with_name(f"{output.name}.practised")
+    if settings.exercises:
+        train(untrained, exercise_rows(settings, tokenizer, seed=seed), practised, settings.exercising, seed=seed)
+    data = rows(unskilled, tokenizer, max_length=min(settings.context, settings.training.max_length))
+    data = replace(data, rows=tuple(replace(row, target_mask=_all_but_first(row.input_ids)) for row in data))
+    return train(practised if settings.exercises else untrained, data, output, settings.training, seed=seed)
+
+
+def _all_but_first(ids: Sequence[int]) -> list[int]:
+    return [0] + [1] * (len(ids) - 1)
+
+
+def exercise_rows(settings: TinySettings, tokenizer: Any, *, seed: int) -> Rows:
+    """The exercises as training rows, with loss on all of their text."""
+    draw = random.Random(f"exercises/{seed}")
+    made = []
+    for family in settings.families:
+        tasks = sotopia_env.load_tasks(f"outcome/{family}", split="train", n=3 * settings.tasks, seed=seed)
+        count = settings.exercises // len(settings.families)
+        made += [exercise(draw.choice(tasks), draw.randrange(2), draw) for _ in range(count)]
+    ids = tokenizer.apply_chat_template(made)["input_ids"]
+    return Rows(
+        tuple(
+            Row(row, _all_but_first(row), episode=f"exercise-{number}", agent="agent_0", turns=(), cut_turns=0)
+            for number, row in enumerate(ids)
+        ),
+        trajectories=len(ids),
     )
-    whole = tuple(replace(row, target_mask=[0] + [1] * (len(row.input_ids) - 1)) for row in data)
-    return train(untrained, replace(data, rows=whole), output, settings.training, seed=seed)
+
+
+def exercise(task: Task, seat: int, draw: random.Random) -> list[chat.Message]:
+    """A text for practice: what a seat is told of its own values, offers drawn at random, and what they would bring it.
+
+    Nothing is decided in it. It is rendered as conversations are, but without scene and rules, so that a short text
+    holds many numbers to look up and to reckon with.
+    """
+    me, other = task.agents[seat], task.agents[1 - seat]
+    worths, none = RULES[task.family].values(task)
+    transcript: list[tuple[int, str, int, str]] = []
+    turn = draw.randrange(2)
+    for _ in range(_REMARKS):
+        if draw.random() < _OFFERED:
+            result = draw.choice(list(worths))
+            transcript.append((turn, other, ACTION_INDEX["action"], f"offer {_offer_text(task, seat, result)}"))
+            remark = _reckoned(task, result, worths[result][seat], none[seat], draw)
+        else:
+            remark = _told(task, seat, none[seat], draw)
+        transcript.append((turn + 1, me, ACTION_INDEX["speak"], remark))
+        turn += draw.choice((2, 2, 4, 6))
+    observation = {
+        "agent": me,
+        "background": "\n".join(RULES[task.family].worth(task, seat)),
+        "facts": json.dumps({"names": {other: name_known_to(task, seat, 1 - seat)}}),
+        "transcript": transcript,
+        "turn": turn,
+        "available_actions": np.array([1, 0, 0, 0, 0]),
+    }
+    return chat.render(observation)
+
+
+def _offer_text(task: Task, seat: int, result: Any) -> str:
+    """A result as the other seat offers it."""
+    if task.family == "bargain":
+        return str(result)
+    pool = cast("dict[str, int]", task.terms["items"])
+    kept = result if seat == 1 else [count - first for count, first in zip(pool.values(), result, strict=True)]
+    return " ".join(f"{item}={count}" for item, count in zip(pool, kept, strict=True))
+
+
+def _reckoned(task: Task, result: Any, value: float, none: float, draw: random.Random) -> str:
+    if task.family == "divide":
+        return draw.choice(PHRASES["naive points"]).format(n=f"{value:g}", none=f"{none:g}")
+    gain = value - none
+    return draw.choice(PHRASES["naive gain" if gain >= 0 else "naive loss"]).format(n=result, gain=f"{abs(gain):g}")
+
+
+def _told(task: Task, seat: int, none: float, draw: random.Random) -> str:
+    private: dict[str, Any] = dict(task.seats[seat].private)
+    if task.family == "bargain":
+        return draw.choice(PHRASES["naive worth"]).format(n=f"{private['value']:g}")
+    items = list(private["values"])
+    draw.shuffle(items)
+    points = listing([f"each {item} is worth {private['values'][item]:g}" for item in items])
+    return draw.choice(PHRASES["points"]).format(points=points, none=f"{none:g}")
 
 
 def unskilled_play(settings: TinySettings, *, seed: int) -> Iterator[Trajectory]:
@@ -191,14 +301,14 @@ def learn_tokenizer(conversations: Sequence[Sequence[str]], vocabulary: int) -> 
     Returns:
         A transformers tokenizer with `TEMPLATE`.
     """
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     whole = [*_HEADS, *_FRAMES, *chat.REPLY_RULES.split("\n"), *common_wordings(conversations)]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.Split(Regex(r" ?\d"), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
         ]
     )
@@ -275,6 +385,7 @@ __all__ = [
     "TEMPLATE",
     "TinySettings",
     "build",
+    "exercise",
     "common_wordings",
     "learn_tokenizer",
     "save_untrained",

@@ -1,0 +1,161 @@
+"""What the learning loop teaches: the quick preset over several training seeds, on tasks that no training saw.
+
+For every seed the whole of `sotopia-env pi --preset quick` runs, with the control: BC trained for as many more
+optimizer steps as BC+SR, on fresh expert episodes. Then every policy plays `--tasks` validation tasks (new numbers
+and people) from both seats against each held-out partner, and fewer test tasks (new wording too). A task's goal is
+averaged over seeds first; intervals are Student's t over tasks.
+
+    python benchmarks/learning.py
+    python benchmarks/learning.py --seeds 1 --tasks 60 --runs runs/learning
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from harness import machine, make_parser, positive, publish
+
+from sotopia_env.evaluation import Evaluation, combine, evaluate, with_references
+from sotopia_env.evaluation.policies import held_out_tasks
+from sotopia_env.trainers.pi import Run
+from sotopia_env.trainers.settings import Preset, load_preset
+
+LEARNED = ("base", "sr", "bc", "bc+sr", "sr+bc", "control")
+PAIRS = (
+    ("bc", "base", "at least 0"),
+    ("bc+sr", "bc", "lower end at least -0.2"),
+    ("bc+sr", "control", ""),
+    ("sr", "base", ""),
+    ("sr+bc", "bc", ""),
+)
+SEEN, UNSEEN = "seen-wording", "unseen-wording"
+
+
+def run_of(preset: Preset, seed: int, folder: Path) -> Run:
+    """A finished run of the loop."""
+    run = Run(preset, folder, seed=seed, tell=lambda line: print(f"seed {seed}: {line}", file=sys.stderr, flush=True))
+    run.run()
+    return run
+
+
+def judged(run: Run, preset: Preset, tasks: dict[str, Any], place: Path) -> Evaluation:
+    """Every policy of a run on the benchmark's tasks; kept in a file, so that a second call is quick."""
+    if place.exists():
+        return Evaluation.load(place)
+    policies: dict[str, Any] = {label: run.agent(folder) for label, folder in run.folders().items()}
+    made = evaluate(
+        with_references(policies),
+        tasks,
+        preset.evaluation.partners,
+        seed=preset.evaluation.seed,
+        concurrency=preset.play.concurrency,
+        met=preset.met,
+        progress=True,
+    )
+    made.save(place)
+    return made
+
+
+def minutes(run: Run) -> dict[str, float]:
+    """Minutes of every stage of a run, as its manifest has them."""
+    return {name: stage["seconds"] / 60 for name, stage in run.manifest["stages"].items()}
+
+
+def main() -> None:
+    parser = make_parser(__doc__, sotopia=False)
+    parser.add_argument("--preset", default="quick", help="preset (default quick)")
+    parser.add_argument("--seeds", type=positive, default=3, help="training seeds 0, 1, ... (default 3)")
+    parser.add_argument("--tasks", type=positive, default=300, help="tasks in seen wording (default 300)")
+    parser.add_argument("--unseen", type=positive, default=100, help="tasks in unseen wording (default 100)")
+    parser.add_argument("--budget", type=float, help="minutes to plan for (default: the preset's own)")
+    parser.add_argument("--runs", type=Path, default=Path("runs/learning"), help="where the runs go; kept if there")
+    parser.add_argument("--name", default="learning", help="name of the result files (default learning)")
+    arguments = parser.parse_args()
+    about = machine()
+    preset = load_preset(arguments.preset, {"sr.control": True}, budget=arguments.budget)
+    settings = preset.evaluation
+    tasks = {
+        label: held_out_tasks(preset.tasks.pack, preset.tasks.families, split=preset.tasks.unseen[label], n=n, seed=7)
+        for label, n in ((SEEN, arguments.tasks), (UNSEEN, arguments.unseen))
+    }
+    by_seed, clocks, walls = [], [], []
+    for seed in range(arguments.seeds):
+        folder = arguments.runs / f"seed-{seed}"
+        begun = time.perf_counter()
+        run = run_of(preset, seed, folder)
+        walls.append((time.perf_counter() - begun) / 60)
+        clocks.append(minutes(run))
+        by_seed.append(judged(run, preset, tasks, folder / "benchmark.json"))
+    found = combine(by_seed)
+    rows, data = [], {}
+    expert = found.estimate("expert", "goal", SEEN)
+    assert expert is not None
+    for policy in found.policies:
+        cells = [found.estimate(policy, "goal", label) for label in (SEEN, UNSEEN)]
+        zone = found.estimate(policy, "goal_zone", SEEN)
+        agreed = found.estimate(policy, "agreement", SEEN)
+        unread = found.estimate(policy, "parse_failures", SEEN)
+        seeds = [one.estimate(policy, "goal", SEEN) for one in by_seed]
+        assert cells[0] is not None
+        rows.append(
+            [
+                policy,
+                cells[0].text(),
+                f"{cells[0].mean / expert.mean:.0%}",
+                ", ".join(f"{one.mean:.2f}" for one in seeds if one) if policy in LEARNED else "",
+                zone.text() if zone else "",
+                cells[1].text() if cells[1] else "",
+                f"{agreed.mean:.0%}" if agreed else "",
+                f"{unread.mean:.1%}" if unread and policy in LEARNED else "",
+            ]
+        )
+        data[policy] = {label: cell.record() for label, cell in zip((SEEN, UNSEEN), cells, strict=True) if cell}
+    notes = [
+        f"{arguments.seeds} training seeds; {arguments.tasks} tasks in seen wording, {arguments.unseen} in unseen, "
+        f"each from both seats against {', '.join(settings.partners)}; intervals: 95%, Student's t over tasks, after "
+        "each task's goal was averaged over seeds.",
+    ]
+    differences = {}
+    for later, earlier, wanted in PAIRS:
+        for label in (SEEN, UNSEEN):
+            estimate = found.paired(later, earlier, "goal", label)
+            if estimate is None:
+                continue
+            differences[f"{later} - {earlier}, {label}"] = estimate.record()
+            each = [one.paired(later, earlier, "goal", label) for one in by_seed]
+            text = ", ".join(f"{one.mean:.2f}" for one in each if one)
+            notes.append(
+                f"{later} - {earlier}, {label}: {estimate.text()}"
+                + (f" (wanted: {wanted})" if wanted else "")
+                + f"; by seed {text}."
+            )
+    for seed, clock in enumerate(clocks):
+        learned = sum(value for name, value in clock.items() if not name.startswith(("evaluation", "samples")))
+        notes.append(
+            f"Seed {seed}: {learned:.1f} minutes of play and training, {sum(clock.values()):.1f} with evaluation."
+        )
+    kept = {
+        f"seed-{seed}": {
+            path.stem: {key: json.loads(path.read_text())[key] for key in ("rule", "trajectories", "kept", "goal")}
+            for path in sorted((arguments.runs / f"seed-{seed}" / "filters").glob("*.json"))
+        }
+        for seed in range(arguments.seeds)
+    }
+    publish(
+        arguments.name,
+        f"What the {preset.name} preset learns: mean goal (0 to 10) against held-out partners",
+        ["policy", "goal", "of expert", "by seed", "where a deal is possible", "unseen wording", "deals", "unreadable"],
+        rows,
+        notes,
+        {"policies": data, "differences": differences, "minutes": clocks, "filters": kept},
+        folder=arguments.results,
+        about=about,
+    )
+
+
+if __name__ == "__main__":
+    main()
