@@ -16,8 +16,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 dev: $(VENV)/installed  ## make the virtual environment and install everything
 
-demo: $(VENV)/installed  ## watch agents deal, then a table of three hundred scored episodes
-	$(BIN)/sotopia-env demo
+demo: $(VENV)/installed  ## the whole learning loop on a laptop, no key, no GPU: watch a tiny model learn to deal
+	$(BIN)/sotopia-env pi --preset quick
 
 test: $(VENV)/installed  ## run the tests, a small real language model included
 	$(BIN)/python -m pytest

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GenerationConfig
 from transformers.cache_utils import DynamicCache
 from transformers.utils import logging as transformers_logging
 
@@ -265,7 +265,7 @@ class Engine:
             with _without_bars():
                 self._load_adapter(adapter)
         if voice not in self._voices:
-            self._voices[voice] = Voice(voice, self._ends())
+            self._voices[voice] = Voice(voice, self._ends)
 
     def _load_model(self) -> None:
         keep_freed_memory()
@@ -281,6 +281,9 @@ class Engine:
         except Exception as error:  # OSError, ValueError, SafetensorError, RuntimeError, ...: it is not for us to say
             raise ConfigurationError(f"The model {self.source!r} cannot be loaded: {one_line(error)}.") from error
         model.eval().requires_grad_(False)
+        ends = getattr(model.generation_config, "eos_token_id", None)
+        self._ends: list[int] = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+        model.generation_config = GenerationConfig()  # its penalties and cuts are not what was asked for
         self._is_exact = dtype == torch.float32 and self._quantize is None
         self._place = next(model.parameters()).device
         self._cache_name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
@@ -320,10 +323,6 @@ class Engine:
         self.model = self._peft = None
         self._adapters.clear()
         self.store.clear()
-
-    def _ends(self) -> list[int]:
-        ends = getattr(getattr(self.model, "generation_config", None), "eos_token_id", None)
-        return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
 
     @contextlib.contextmanager
     def with_adapter(self, adapter: str | None) -> Iterator[None]:

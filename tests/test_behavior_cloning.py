@@ -267,6 +267,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(base, traj
 
 
 def test_training_leaves_global_random_state_and_the_process_as_they_were(base, trajectories, tmp_path, capfd):
+    import datasets
     from huggingface_hub import constants
     from transformers.utils import logging
 
@@ -277,6 +278,7 @@ def test_training_leaves_global_random_state_and_the_process_as_they_were(base, 
             torch.get_rng_state().tolist(),
             logging.get_verbosity(),
             logging.is_progress_bar_enabled(),
+            datasets.are_progress_bars_disabled(),
             constants.HF_HUB_DISABLE_TELEMETRY,
             dict(os.environ),
         )
@@ -417,13 +419,14 @@ def test_accumulated_micro_batches_take_the_same_step_as_one_batch(base, traject
     assert not same(one, tmp_path / "none", 1e-4)
 
 
-def test_packed_rows_do_not_see_each_other(base, trajectories, tmp_path):
+def test_packed_rows_do_not_see_each_other(base, trajectories, tmp_path, capfd):
     # All rows of the only step are packed into few sequences, or padded in one batch: the same loss.
     common = {"max_steps": 1, "order": "sequential", "dropout": 0.0, "dtype": "float32", "logging_steps": 1}
     packed = TrainSettings(batch_size=8, packing=True, max_length=1400, **common)
     plain = TrainSettings(batch_size=8, max_length=1400, **common)
     results = [train(base, trajectories, tmp_path / str(n), each) for n, each in enumerate((packed, plain))]
     assert results[0].losses[0]["loss"] == pytest.approx(results[1].losses[0]["loss"], rel=1e-4)
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(

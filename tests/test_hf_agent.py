@@ -339,19 +339,22 @@ def test_when_all_do_not_fit_those_that_come_again_stay_and_those_that_ended_go(
         return made
 
     store = waves.Store(3 * kept().bytes)
+
+    def comes(number):
+        key = (str(number),)
+        size = store.find(key, key, range(100))[1]
+        store.put(key, key, store.take(key) or kept())
+        return size
+
     found = []
     for _ in range(6):  # five conversations in turn, room for three of them
         store.next_wave()
-        for number in range(5):
-            found.append(store.find((str(number),), (), range(100))[1])
-            store.put((str(number),), (), store.take((str(number),)) or kept())
+        found += [comes(number) for number in range(5)]
     assert found[:5] == [0] * 5
     assert found[5:] == [100, 100, 100, 0, 0] * 5
     for _ in range(6):  # two of them have ended, and others take their place
         store.next_wave()
-        found = [store.find((str(number),), (), range(100))[1] for number in range(2, 5)]
-        for number in range(2, 5):
-            store.put((str(number),), (), store.take((str(number),)) or kept())
+        found = [comes(number) for number in range(2, 5)]
         assert store.bytes <= store.most_bytes
     assert found == [100, 100, 100]
     for _ in range(100):

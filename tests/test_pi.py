@@ -6,6 +6,7 @@ One micro run, with a base of one layer, is made once and shared; tests that cha
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import signal
 import subprocess
@@ -39,6 +40,7 @@ partners = ["scripted/novice"]
 speakers = ["scripted/novice", "scripted/fair"]
 families = ["bargain"]
 tasks = 80
+exercises = 32
 training = { method = "full", learning_rate = 1e-2, batch_size = 2, epochs = 3, max_length = 1024, dtype = "float32" }
 
 [tasks]
@@ -424,6 +426,20 @@ def test_a_folder_that_cannot_be_written_is_told_in_one_line(finished, micro, tm
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(ConfigurationError, match=r"stopped: .*What is finished is kept"):
         told(micro, tmp_path / "file" / "run")
+
+
+def test_a_disk_that_fills_up_in_training_is_told_in_one_line_and_the_run_goes_on_from_there(finished, copied, micro):
+    shutil.rmtree(copied / "policies" / "bc")
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))  # smaller than the model
+    try:
+        with pytest.raises(ConfigurationError, match=r"stopped: .*What is finished is kept") as caught:
+            told(micro, copied)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert "\n" not in str(caught.value)
+    told(micro, copied)
+    assert (copied / "report.json").read_bytes() == (finished / "report.json").read_bytes()
 
 
 def test_a_manifest_of_a_newer_version_is_refused(copied, micro):

@@ -85,7 +85,8 @@ class TrainSettings:
         keep_none: False to learn nothing from `none` moves.
         adam_beta2, weight_decay, max_grad_norm: AdamW's settings, and the norm that gradients are cut to.
         dtype: "auto" (bfloat16 on a GPU that has it, else float32), "float32" or "bfloat16". In bfloat16 the
-            frozen base of an adapter is kept in it, and weights that are trained stay in float32.
+            frozen base of an adapter is kept in it, and weights that are trained stay in float32. Processors
+            without instructions for bfloat16 (of AVX512 or AMX) take several times longer with it.
         order: "random", "group_by_length" (rows of like length together, less padding) or "sequential".
         packing: Put several rows into one sequence of `max_length` tokens (best-fit decreasing, document
             masks kept). Best with flash attention.
@@ -559,7 +560,7 @@ def _tenth(plan: _Plan) -> int:
 
 def _dataset(data: Rows) -> Any:
     """The rows as TRL's collator takes them, so that it neither tokenizes nor cuts anything again."""
-    from datasets import Dataset  # type: ignore[import-untyped]
+    from datasets import Dataset
 
     labels = [
         [token if wanted else -100 for token, wanted in zip(row.input_ids, row.target_mask, strict=True)]
@@ -704,19 +705,18 @@ def _random_state_kept() -> Iterator[None]:
 @contextlib.contextmanager
 def _quiet(*, show: bool) -> Iterator[None]:
     """Without the libraries' bars and hints, and without TRL's report of use to the hub."""
+    import datasets  # type: ignore[import-untyped]
     from huggingface_hub import constants
     from transformers.utils import logging as untyped
 
-    logging: Any = untyped
-    had_bar, level, silent = (
-        logging.is_progress_bar_enabled(),
-        logging.get_verbosity(),
-        constants.HF_HUB_DISABLE_TELEMETRY,
-    )
+    logs: Any = untyped
+    had_bars = logs.is_progress_bar_enabled(), not datasets.are_progress_bars_disabled()
+    level, silent = logs.get_verbosity(), constants.HF_HUB_DISABLE_TELEMETRY
     constants.HF_HUB_DISABLE_TELEMETRY = True
     if not show:
-        logging.disable_progress_bar()
-        logging.set_verbosity_error()
+        logs.disable_progress_bar()
+        datasets.disable_progress_bars()
+        logs.set_verbosity_error()
     try:
         with warnings.catch_warnings():
             # transformers renamed it, but TRL still sets and peft still reads the old name.
@@ -724,9 +724,11 @@ def _quiet(*, show: bool) -> Iterator[None]:
             yield
     finally:
         constants.HF_HUB_DISABLE_TELEMETRY = silent
-        logging.set_verbosity(level)
-        if had_bar:
-            logging.enable_progress_bar()
+        logs.set_verbosity(level)
+        if had_bars[0]:
+            logs.enable_progress_bar()
+        if had_bars[1]:
+            datasets.enable_progress_bars()
 
 
 # --- small things -----------------------------------------------------------------------------------

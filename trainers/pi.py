@@ -106,7 +106,9 @@ class Run:
         self.check()
         try:
             return self._run()
-        except OSError as error:
+        except Exception as error:
+            if not _is_of_writing(error):
+                raise
             raise ConfigurationError(
                 f"The run in {str(self.folder)!r} stopped: {one_line(error)}. What is finished is kept: the same "
                 "command goes on from there."
@@ -217,9 +219,18 @@ class Run:
         beside.replace(path)
 
     def _stage(
-        self, name: str, inputs: object, work: Callable[[], dict[str, Any]], *, makes: Sequence[str] = ()
+        self,
+        name: str,
+        inputs: object,
+        work: Callable[[], dict[str, Any]],
+        *,
+        makes: Sequence[str] = (),
+        scratch: Sequence[str] = (),
     ) -> dict[str, Any]:
-        """Do a stage, or give what it gave if its inputs are the same and what it made is there."""
+        """Do a stage, or give what it gave if its inputs are the same and what it made is there.
+
+        If they have changed, what it made and its scratch files, left by an interruption, go first.
+        """
         key = digest([inputs, self.seed])
         self._used |= {name, *makes}
         # Put last again, so that the manifest tells the order in which stages ran.
@@ -233,7 +244,7 @@ class Run:
             return statistics
         if known and not fits:
             self._tell(f"{name}: its inputs have changed")
-            for made in makes:
+            for made in (*makes, *scratch):
                 _remove(self.folder / made)
         self._tell(f"{name}: started")
         # Written before the work: what an interrupted stage leaves behind belongs to these inputs.
@@ -265,14 +276,17 @@ class Run:
             return resolve_model(settings.model)
         folder = self.folder / "policies" / "base"
 
+        scratch = ["policies/base.new", "policies/base.practised"]
+
         def work() -> dict[str, Any]:
             result = build(folder, settings.tiny, seed=self.seed)
-            for left in ("base.new", "base.practised"):
-                _remove(folder.with_name(left))
+            for left in scratch:
+                _remove(self.folder / left)
             self._keep_training("base", result)
             return {"identity": identity(str(folder)), "steps": result.steps, "tokens": result.tokens}
 
-        self._stage("base", settings.tiny.record(), work, makes=["policies/base", "training/base.json"])
+        makes = ["policies/base", "training/base.json"]
+        self._stage("base", settings.tiny.record(), work, makes=makes, scratch=scratch)
         return folder
 
     def _expert(self, name: str, use: int) -> Filtered:
@@ -578,6 +592,12 @@ def _check_key(player: Any) -> None:
     model = getattr(player, "model", None)
     if isinstance(model, OpenAIModel) and not isinstance(model, LocalModel):
         model.check_key()
+
+
+def _is_of_writing(error: Exception) -> bool:
+    """Whether a file could not be read or written; safetensors and torch have errors of their own for a full disk."""
+    of_torch = isinstance(error, RuntimeError) and "inline_container" in str(error)
+    return isinstance(error, OSError) or type(error).__module__.startswith("safetensors") or of_torch
 
 
 def _made(folder: Path, place: str) -> Path:

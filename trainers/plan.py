@@ -9,6 +9,7 @@ every episode. Nothing here needs a key, a GPU or torch, and nothing is written.
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ from sotopia_env.trainers.behavior_cloning import TrainSettings
 from sotopia_env.trainers.datasets import conversation_of
 from sotopia_env.trainers.pi import _EXPERT_TASKS, _FRESH_TASKS, _OWN_TASKS, _SAMPLES, Run, beside
 from sotopia_env.trainers.settings import SELF, Preset
+from sotopia_env.trainers.tiny import TinySettings, exercise
 
 CHARACTERS = 4.0
 """Characters of English text in a token, about."""
@@ -299,8 +301,15 @@ class _Planner:
         casts = _casts(tiny.unskilled, tiny.partners, 2)
         played = self._play("base", kinds, casts, tiny.unskilled, max_turns=20)
         tokens = self._training_tokens(tiny.training, played.row_characters)
+        tokens += self._training_tokens(tiny.exercising, self._exercised(tiny, kinds))
         episodes = played.step.episodes
         return [Step("base", episodes, tokens, (), self._minutes((), tokens, episodes))]
+
+    def _exercised(self, tiny: TinySettings, kinds: Sequence[_Kind]) -> float:
+        """Characters of the exercises."""
+        draw = random.Random(0)
+        made = [exercise(task, seat, draw) for kind in kinds for task in kind.played for seat in (0, 1)]
+        return tiny.exercises * sum(len(message["content"]) for one in made for message in one) / len(made)
 
     def _loop(self) -> list[Step]:
         preset = self.preset

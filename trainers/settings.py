@@ -45,8 +45,11 @@ def _train_settings(value: object) -> object:
 def _tiny_settings(value: object) -> object:
     if not isinstance(value, Mapping):
         return value
-    training = value.get("training")
-    changes = {"training": _made(TrainSettings, training)} if isinstance(training, Mapping) else {}
+    changes = {
+        name: _made(TrainSettings, value[name])
+        for name in ("exercising", "training")
+        if isinstance(value.get(name), Mapping)
+    }
     return _made(TinySettings, {**value, **changes})
 
 
