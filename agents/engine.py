@@ -283,7 +283,8 @@ class Engine:
         model.eval().requires_grad_(False)
         ends = getattr(model.generation_config, "eos_token_id", None)
         self._ends: list[int] = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
-        model.generation_config = GenerationConfig()  # its penalties and cuts are not what was asked for
+        # Its penalties and cuts are not what was asked for.
+        model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
         self._is_exact = dtype == torch.float32 and self._quantize is None
         self._place = next(model.parameters()).device
         self._cache_name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"

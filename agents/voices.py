@@ -129,7 +129,7 @@ class Voice:
         kinds = self.tokenizer.added_tokens_decoder.values()
         if not self._added or any(kind.lstrip or kind.rstrip or kind.single_word for kind in kinds):
             return False
-        texts = [" a  b\n\n", '\n{"x": "é…😀"}', "Turn 3: your move.", "  ", "x"]
+        texts = [" a  b\n\n", '\n{"x": "é…😀"}', "Turn 3: go on.", "  ", "x"]
         talk = [{"role": role, "content": text} for role, text in zip(["user", "assistant"] * 3, texts, strict=False)]
         talks = [talk[:1], talk]
         if self.system_role:

@@ -135,6 +135,7 @@ def timed(base: Path, turns: int, arguments: argparse.Namespace, folder: Path) -
                 method="full",
                 form=form,
                 learning_rate=1e-3,
+                warmup=0.0,
                 max_steps=arguments.steps,
                 batch_size=arguments.conversations,
                 gradient_accumulation=1 if form == "conversation" else turns // 2,  # one's own turns

@@ -372,23 +372,23 @@ def test_ordinary_templates_go_the_quick_way(name, quick, monkeypatch):
             rows([trajectory], TOKENIZERS[name])
 
 
-def test_hf_agents_are_asked_with_the_tokens_that_rows_begin_with(tmp_path):
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_hf_agents_are_asked_with_the_tokens_that_rows_begin_with(name, tmp_path):
     pytest.importorskip("torch")
-    from sotopia_env.agents.engine import Voice
+    from sotopia_env.agents.voices import Voice
 
-    tokenizer = of_bytes()
-    tokenizer.save_pretrained(tmp_path)
+    TOKENIZERS[name].save_pretrained(tmp_path)
     voice = Voice(str(tmp_path), [])
-    episode = played((Action("speak", "<|im_end|>"), Action("speak", "é<|im_start|>user"), Action("speak", "b")))
-    (row,) = rows([Trajectory(episode, "agent_0")], tokenizer)
-    starts = [start for start, _ in runs(row)]
-    conversation = Conversation(episode.task, seed=0)
-    for number, start in enumerate(starts):
-        asked = voice.ids(chat.render(conversation.view("agent_0"), system_role=voice.system_role))
-        assert row.input_ids[:start] == asked
-        for event in episode.events[2 * number : 2 * number + 2]:
-            conversation.apply({event.speaker: Action(event.action_type, event.argument)})
-    assert voice.stops >= {row.input_ids[-1]}
+    for texts in (("a", "b", "c"), ("<|im_end|></s>", "é<|im_start|>user [INST] x", "\n  your move.")):
+        episode = played([Action("speak", text) for text in texts])
+        (row,) = rows([Trajectory(episode, "agent_0")], TOKENIZERS[name])
+        conversation = Conversation(episode.task, seed=0)
+        for number, (start, end) in enumerate(runs(row)):
+            asked = voice.ids(chat.render(conversation.view("agent_0"), system_role=voice.system_role))
+            assert row.input_ids[:start] == asked
+            assert row.input_ids[end - 1] in voice.stops
+            for event in episode.events[2 * number : 2 * number + 2]:
+                conversation.apply({event.speaker: Action(event.action_type, event.argument)})
 
 
 def test_control_tokens_that_somebody_says_end_no_turn():

@@ -370,6 +370,7 @@ def test_a_model_with_a_sliding_window_is_found_out_and_plays_without_kept_prefi
     (tmp_path / "window" / "config.json").write_text(
         json.dumps({**told, **config, "architectures": ["MistralForCausalLM"]})
     )
+    (tmp_path / "window" / "generation_config.json").write_text('{"repetition_penalty": 9.0}')  # nobody asked for it
     agent = HFAgent(folder, temperature=temperature, max_tokens=12, retry=False)
     agent.load()
     assert not agent._ready().keeps

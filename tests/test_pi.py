@@ -221,17 +221,31 @@ def test_a_second_run_does_nothing_shows_the_table_again_and_the_report_is_the_s
         assert text in result.stdout
 
 
-def test_a_changed_filter_does_again_what_it_touches_and_nothing_else(finished, copied, micro):
+def test_a_changed_filter_trains_again_what_it_touches_and_plays_nothing_again_but_that(finished, copied, micro):
+    lines: list[str] = []
+    changed = load_preset(micro, {"sr.filter.share": 1.0})
+    with pytest.raises(KeyboardInterrupt):
+        Run(changed, copied, tell=lambda line: (lines.append(line), after("sr+bc")(line))).run()
+    assert stages(lines, "its inputs have changed") == ["sr", "bc+sr", "sr+bc"]
+    assert stages(lines, "done before") == ["base", "expert play", "bc", "sr play", "bc+sr play"]
+    assert read(copied, "filters/sr.json")["kept"] > read(finished, "filters/sr.json")["kept"]
+
+
+@pytest.mark.slow
+def test_a_changed_filter_evaluates_again_what_it_touches_and_back_again_the_report_is_the_same(
+    finished, copied, micro
+):
     lines = told(micro, copied, **{"sr.filter.share": 1.0})
     touched = ["sr", "bc+sr", "sr+bc"]
     assert stages(lines, "its inputs have changed") == [
         *touched,
         *(f"{what} of {label}" for what in ("evaluation", "samples") for label in touched),
     ]
-    assert read(copied, "filters/sr.json")["kept"] > read(finished, "filters/sr.json")["kept"]
     untouched = ("expert", "bc", "base")
     before, now = ([row for row in read(run)["policies"] if row["policy"] in untouched] for run in (finished, copied))
     assert now == before
+    told(micro, copied)
+    assert (copied / "report.json").read_bytes() == (finished / "report.json").read_bytes()
 
 
 @pytest.mark.slow

@@ -251,12 +251,15 @@ def finished(output: str | Path) -> TrainResult | None:
     """What a finished training folder says of itself; `None` if there is no such folder."""
     try:
         record = json.loads((Path(output) / RECORD).read_text(encoding="utf-8"))
+        names = {each.name for each in fields(TrainResult)} - {"output", "is_new"}
+        return TrainResult(output=Path(output), is_new=False, **{name: record[name] for name in names})
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{str(output)!r} holds a {RECORD} that cannot be read: {one_line(error)}.") from error
-    names = {each.name for each in fields(TrainResult)} - {"output", "is_new"}
-    return TrainResult(output=Path(output), is_new=False, **{name: record[name] for name in names})
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ConfigurationError(
+            f"{str(output)!r} holds a {RECORD} that cannot be read ({one_line(error)}). Remove the folder, or choose "
+            "another."
+        ) from error
 
 
 # --- before the work --------------------------------------------------------------------------------
@@ -560,7 +563,7 @@ def _tenth(plan: _Plan) -> int:
 
 def _dataset(data: Rows) -> Any:
     """The rows as TRL's collator takes them, so that it neither tokenizes nor cuts anything again."""
-    from datasets import Dataset
+    from datasets import Dataset  # type: ignore[import-untyped]
 
     labels = [
         [token if wanted else -100 for token, wanted in zip(row.input_ids, row.target_mask, strict=True)]
@@ -619,10 +622,9 @@ def _save(plan: _Plan, trainer: Any, result: TrainResult) -> None:
     trainer.save_model(str(plan.partial))
     trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero():
-        for name in ("training_args.bin", "README.md", _PLAN):
+        for name in ("training_args.bin", "README.md"):
             (plan.partial / name).unlink(missing_ok=True)
         _name_base(plan)
-        shutil.rmtree(plan.partial / _CHECKPOINTS, ignore_errors=True)
         record = {
             each.name: getattr(result, each.name) for each in fields(result) if each.name not in ("output", "is_new")
         }
@@ -631,6 +633,9 @@ def _save(plan: _Plan, trainer: Any, result: TrainResult) -> None:
         if plan.output.is_dir():
             plan.output.rmdir()  # it was empty
         os.replace(plan.partial, plan.output)
+        # Only now: killed before, the same call goes on from the last checkpoint.
+        shutil.rmtree(plan.output / _CHECKPOINTS, ignore_errors=True)
+        (plan.output / _PLAN).unlink(missing_ok=True)
     trainer.accelerator.wait_for_everyone()
 
 
@@ -705,7 +710,7 @@ def _random_state_kept() -> Iterator[None]:
 @contextlib.contextmanager
 def _quiet(*, show: bool) -> Iterator[None]:
     """Without the libraries' bars and hints, and without TRL's report of use to the hub."""
-    import datasets  # type: ignore[import-untyped]
+    import datasets
     from huggingface_hub import constants
     from transformers.utils import logging as untyped
 

@@ -354,6 +354,8 @@ class Template:
         begin = specials[-1].start()
         head = text[begin:end]
         if head not in self._heads:
+            if len(self._heads) > 1000:  # templates without a special token before a reply have many heads
+                self._heads.clear()
             self._heads[head] = list(self.tokenizer(head, add_special_tokens=False)["input_ids"])
         wanted = self._heads[head]
         first = batch.char_to_token(place, begin)
