@@ -46,7 +46,7 @@ def judged(run: Run, preset: Preset, tasks: dict[str, Any], place: Path) -> Eval
     """Every policy of a run on the benchmark's tasks; kept in a file, so that a second call is quick."""
     if place.exists():
         return Evaluation.load(place)
-    policies: dict[str, Any] = {label: run.agent(folder) for label, folder in run.folders().items()}
+    policies: dict[str, Any] = {label: run.agent(folder) for label, folder in run.policies.items()}
     made = evaluate(
         with_references(policies),
         tasks,

@@ -77,6 +77,10 @@ class Run:
         folder: Where everything goes; what is there already and still fits is not done again.
         seed: Decides tasks, episodes and training.
         tell: Gets a line of text whenever a stage begins, is skipped or ends.
+
+    Attributes:
+        manifest: What manifest.json holds.
+        policies: By label, the folder or hub id of every policy, once they are trained; `agent` plays one.
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class Run:
         self.seed = seed
         self._tell = tell or _logger.info
         self.manifest: dict[str, Any] = {}
+        self.policies: dict[str, Path | str] = {}
         self._judge = ""
         self._used: set[str] = set()  # stages and files of this run; others are left from other settings
 
@@ -127,6 +132,7 @@ class Run:
             fresh = self._expert("fresh expert", _FRESH_TASKS)
             settings = replace(self.preset.sr.training, max_steps=steps)
             folders["control"] = self._train("control", folders["bc"], fresh, settings)
+        self.policies = folders
         self._evaluate(folders)
         self._samples(folders)
         self._forget_the_rest()
