@@ -17,6 +17,9 @@ _PIECES = 20_000
 """Pieces of prompts whose tokens are remembered."""
 
 
+_FOUR_ROLES = ("system", "user", "assistant", "user")
+
+
 class Voice:
     """A tokenizer with its chat template.
 
@@ -142,12 +145,19 @@ class Voice:
     # --- what the template does -----------------------------------------------------------------
 
     def _shows_system(self) -> bool:
-        mark = "sotopia-env-system-text"
-        talk = [{"role": "system", "content": mark}, {"role": "user", "content": "x"}]
+        """Whether the template shows the system text, and always in front of the first user message.
+
+        Some move it to the newest one, which would rewrite what the model has read.
+        """
+        mark, first = "sotopia-env-system-role", "first-words"
+        talk = [
+            {"role": role, "content": text} for role, text in zip(_FOUR_ROLES, (mark, first, "y", "z"), strict=True)
+        ]
         try:
-            return mark in self.tokenizer.apply_chat_template(talk, add_generation_prompt=True, tokenize=False)
+            texts = [self.tokenizer.apply_chat_template(talk[:n], tokenize=False) for n in (2, 4)]
         except Exception:  # jinja2's errors, and whatever else a template raises
             return False
+        return all(mark in text.partition(first)[0] for text in texts)
 
     def _end_of_turn(self) -> list[int]:
         """The control token that the template writes behind a reply."""

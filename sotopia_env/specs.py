@@ -48,7 +48,8 @@ def make_agent(spec: str | Agent, *, base_url: str | None = None, api_key: str |
     """Make an agent from a spec string; an agent comes back as it is.
 
     Args:
-        spec: One of `AGENT_FORMS`. Model options follow a question mark: `openai/gpt-4o?temperature=0.7`.
+        spec: One of `AGENT_FORMS`. Model options follow a question mark: `openai/gpt-4o?temperature=0.7`. With
+            `json=1` an openai or local model is held to the JSON form of an action by its endpoint.
         base_url: For `openai/...`; default `OPENAI_BASE_URL`, else OpenAI's own.
         api_key: For `openai/...`; default `OPENAI_API_KEY`.
 
@@ -76,7 +77,8 @@ def make_agent(spec: str | Agent, *, base_url: str | None = None, api_key: str |
     if kind in ("openai", "local") and rest:
         from sotopia_env.agents.llm import LLMAgent
 
-        return LLMAgent(_model(kind, rest, base_url, api_key))
+        rest, force_json = _without_json(rest)
+        return LLMAgent(_model(kind, rest, base_url, api_key), force_json=force_json)
     if kind == "hf" and rest:
         from sotopia_env.agents.hf import hf_agent
 
@@ -109,6 +111,14 @@ def make_judge(spec: str | Judge | None, *, base_url: str | None = None, api_key
     if ":" in spec:
         return _checked_judge(_user_object(spec), spec)
     raise ConfigurationError(unknown("judge", spec, JUDGE_FORMS))
+
+
+def _without_json(rest: str) -> tuple[str, bool]:
+    """Take the option json=1, which is the agent's and not the model's, out of a spec."""
+    model, _, query = rest.partition("?")
+    pairs = query.split("&") if query else []
+    left = [pair for pair in pairs if pair != "json=1"]
+    return model + ("?" + "&".join(left) if left else ""), len(left) < len(pairs)
 
 
 def _model(kind: str, rest: str, base_url: str | None, api_key: str | None) -> Any:

@@ -48,6 +48,29 @@ def test_off_turn_it_does_nothing_without_a_call():
     assert model.calls == []
 
 
+def test_with_json_forced_every_call_carries_the_schema_of_an_action_and_the_name_says_so():
+    model = ScriptedModel(["no JSON", '{"action_type": "leave", "argument": ""}'])
+    agent = LLMAgent(model, force_json=True)
+    assert act(agent, view()) == Action("leave", "")
+    assert [sent["json_schema"]["schema"]["required"] for sent in model.formats] == [["action_type", "argument"]] * 2
+    assert agent.name == f"{model.name}?json=1"
+    assert act(LLMAgent(ScriptedModel(['{"action_type": "none", "argument": ""}'])), view()) == Action("none")
+
+
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    [
+        ("openai/some-model?json=1", "openai/some-model?json=1"),
+        ("openai/some-model?temperature=0.5&json=1", "openai/some-model?temperature=0.5&json=1"),
+        ("openai/some-model?json=1&temperature=0.5", "openai/some-model?temperature=0.5&json=1"),
+    ],
+)
+def test_a_spec_with_json_makes_an_agent_that_forces_it(spec, name):
+    agent = sotopia_env.make_agent(spec, base_url="http://127.0.0.1:1/v1")
+    assert isinstance(agent, LLMAgent)
+    assert (agent.force_json, agent.name) == (True, name)
+
+
 def test_an_unreadable_reply_is_asked_for_once_more_with_what_was_wrong():
     model = ScriptedModel(['{"action_type": "dance", "argument": ""}', '{"action_type": "leave", "argument": ""}'])
     observation = view()
