@@ -6,12 +6,15 @@ One micro run, with a base of one layer, is made once and shared; tests that cha
 from __future__ import annotations
 
 import json
+import os
+import random
 import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -19,7 +22,9 @@ from typer.testing import CliRunner
 
 from sotopia_env.cli import app
 from sotopia_env.cli.learning import read_minutes, read_setting, read_tasks
+from sotopia_env.dimensions import DIMENSIONS
 from sotopia_env.errors import ConfigurationError
+from sotopia_env.loopback import LoopbackServer
 from sotopia_env.store import EpisodeStore
 from sotopia_env.trainers import pi
 from sotopia_env.trainers.pi import POLICIES, Run, beside
@@ -331,10 +336,11 @@ def test_a_process_killed_inside_training_goes_on_from_its_checkpoint(finished, 
     with_base_only(finished, folder)
     # Slow enough to be caught in the middle; epochs are a setting, so the report is not the shared run's.
     command = [Path(sys.executable).with_name("sotopia-env"), "pi", "--preset", micro, "--run", folder]
-    command += ["--set", "bc.training.epochs=40", "--set", "bc.training.save_steps=5"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    command += ["--set", "bc.training.epochs=10"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
+    process = subprocess.Popen(command, **quiet)
     checkpoints = folder / "policies" / "bc.partial" / "checkpoints"
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while not list(checkpoints.glob("checkpoint-*/trainer_state.json")):
         assert process.poll() is None
         assert time.monotonic() < end
@@ -342,18 +348,67 @@ def test_a_process_killed_inside_training_goes_on_from_its_checkpoint(finished, 
     process.send_signal(signal.SIGKILL)
     process.wait()
     kept = episodes(folder, "expert.db")
-    subprocess.run(command, check=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    subprocess.run(command, check=True, **quiet)
     assert read(folder, "policies/bc/training.json")["resumed_from"] > 0
     assert episodes(folder, "expert.db") == kept
     through = tmp_path / "through"
     with_base_only(finished, through)
-    subprocess.run([through if part == folder else part for part in command], check=True, capture_output=True)
+    subprocess.run([through if part == folder else part for part in command], check=True, **quiet)
     assert (folder / "report.json").read_bytes() == (through / "report.json").read_bytes()
 
 
 def episodes(folder, name):
     with EpisodeStore(folder / "episodes" / name) as store:
         return list(store.episodes())
+
+
+# --- hosted models --------------------------------------------------------------------------------------
+
+
+def hosted(request):
+    """A teacher that offers and accepts, and a judge whose goals differ from agent to agent."""
+    asked = request["messages"][-1]["content"]
+    draw = random.Random(asked)
+    if request["model"] == "judge":
+        return json.dumps({d.name: {"reason": "so it was", "score": draw.randint(d.low, d.high)} for d in DIMENSIONS})
+    action = draw.choice([("speak", "Good morning."), ("action", f"offer {draw.randrange(100, 999)}")])
+    return json.dumps({"action_type": action[0], "argument": action[1]})
+
+
+def test_hosted_expert_judge_and_partner_take_part_by_their_specs_as_the_plan_says(
+    finished, micro, tmp_path, monkeypatch
+):
+    changes = {
+        "base.model": str(finished / "policies" / "base"),
+        "expert": {
+            "agent": "openai/teacher",
+            "partners": ["self"],
+            "tasks": 2,
+            "repeats": 3,
+            "filter": {"rule": "paper-bc", "keep": 1},
+        },
+        "sr.partner": "self",
+        "sr.tasks": 2,
+        "judge": {"agent": "openai/judge?temperature=0", "reward": "overall"},
+        "evaluation.tasks": 1,
+        "evaluation.partners": ["openai/partner", "scripted/tough", "scripted/stubborn"],
+        "prices": {f"openai/{name}": {"prompt": 1.0, "completion": 2.0} for name in ("teacher", "judge", "partner")},
+    }
+    with LoopbackServer(hosted) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        told(micro, tmp_path / "run", **changes)
+        bodies = list(server.bodies)
+    asked = Counter(body["model"] for body in bodies)
+    found = plan(load_preset(micro, changes))
+    done = read(tmp_path / "run", "manifest.json")["stages"]
+    assert [step.stage for step in found.steps[:5]] == list(done)[:5]
+    assert asked["judge"] == sum(use.calls for step in found.steps for use in step.uses if use.role == "judge")
+    assert asked["teacher"] > 2 * 6
+    assert asked["partner"] > 0
+    assert {body.get("temperature") for body in bodies if body["model"] == "judge"} == {0}
+    assert found.dollars > 0
+    assert read(tmp_path / "run", "filters/expert.json")["judge"] == "openai/judge?temperature=0"
+    assert all("reward" in row for row in read(tmp_path / "run")["policies"])
 
 
 # --- refused --------------------------------------------------------------------------------------------
