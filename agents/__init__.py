@@ -9,16 +9,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sotopia_env.agents.hf import HFAgent
     from sotopia_env.agents.human import HumanAgent
     from sotopia_env.agents.llm import LLMAgent
     from sotopia_env.agents.random_agent import RandomAgent
     from sotopia_env.agents.scripted import STRATEGIES, ScriptedAgent
     from sotopia_env.specs import Agent
 
-__all__ = ["Agent", "HumanAgent", "LLMAgent", "RandomAgent", "STRATEGIES", "ScriptedAgent"]
+__all__ = ["Agent", "HFAgent", "HumanAgent", "LLMAgent", "RandomAgent", "STRATEGIES", "ScriptedAgent"]
 
 _HOMES = {
     "Agent": "sotopia_env.specs",
+    "HFAgent": "sotopia_env.agents.hf",
     "HumanAgent": "sotopia_env.agents.human",
     "LLMAgent": "sotopia_env.agents.llm",
     "RandomAgent": "sotopia_env.agents.random_agent",

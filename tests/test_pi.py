@@ -375,11 +375,12 @@ def hosted(request):
     return json.dumps({"action_type": action[0], "argument": action[1]})
 
 
+@pytest.mark.slow
 def test_hosted_expert_judge_and_partner_take_part_by_their_specs_as_the_plan_says(
     finished, micro, tmp_path, monkeypatch
 ):
     changes = {
-        "base.model": str(finished / "policies" / "base"),
+        "base.model": str(finished / "policies" / "bc"),
         "expert": {
             "agent": "openai/teacher",
             "partners": ["self"],
