@@ -96,7 +96,7 @@ def main() -> None:
     assert expert is not None
     for policy in found.policies:
         cells = [found.estimate(policy, "goal", label) for label in (SEEN, UNSEEN)]
-        zone = found.estimate(policy, "goal_zone", SEEN)
+        zone = found.estimate(policy, "goal", SEEN, where=lambda play: play.zone is True)
         agreed = found.estimate(policy, "agreement", SEEN)
         unread = found.estimate(policy, "parse_failures", SEEN)
         seeds = [one.estimate(policy, "goal", SEEN) for one in by_seed]
@@ -115,7 +115,7 @@ def main() -> None:
         )
         data[policy] = {label: cell.record() for label, cell in zip((SEEN, UNSEEN), cells, strict=True) if cell}
     notes = [
-        f"{arguments.seeds} training seeds; {arguments.tasks} tasks in seen wording, {arguments.unseen} in unseen, "
+        f"Training seeds: {arguments.seeds}; {arguments.tasks} tasks in seen wording, {arguments.unseen} in unseen, "
         f"each from both seats against {', '.join(settings.partners)}; intervals: 95%, Student's t over tasks, after "
         "each task's goal was averaged over seeds.",
     ]
