@@ -21,6 +21,7 @@ from harness import machine, make_parser, positive, publish
 
 from sotopia_env.evaluation import Evaluation, combine, evaluate, with_references
 from sotopia_env.evaluation.policies import held_out_tasks
+from sotopia_env.tasks import digest
 from sotopia_env.trainers.pi import Run
 from sotopia_env.trainers.settings import Preset, load_preset
 
@@ -42,11 +43,18 @@ def run_of(preset: Preset, seed: int, folder: Path) -> Run:
     return run
 
 
-def judged(run: Run, preset: Preset, tasks: dict[str, Any], place: Path) -> Evaluation:
-    """Every policy of a run on the benchmark's tasks; kept in a file, so that a second call is quick."""
+def judged(run: Run, preset: Preset, tasks: dict[str, Any]) -> Evaluation:
+    """Every policy of a run on the benchmark's tasks; kept in a file, so that a second call is quick.
+
+    The file is named by policies, tasks and settings: what was played under others is never taken for it.
+    """
+    policies: dict[str, Any] = {label: run.agent(folder) for label, folder in run.policies.items()}
+    names = {label: agent.name for label, agent in policies.items()}
+    played = {label: [task.digest for task in chosen] for label, chosen in tasks.items()}
+    key = digest([names, played, preset.evaluation.model_dump(mode="json"), preset.play.model_dump(mode="json")])
+    place = run.folder / f"benchmark-{key[:16]}.json"
     if place.exists():
         return Evaluation.load(place)
-    policies: dict[str, Any] = {label: run.agent(folder) for label, folder in run.policies.items()}
     made = evaluate(
         with_references(policies),
         tasks,
@@ -89,7 +97,7 @@ def main() -> None:
         run = run_of(preset, seed, folder)
         walls.append((time.perf_counter() - begun) / 60)
         clocks.append(minutes(run))
-        by_seed.append(judged(run, preset, tasks, folder / "benchmark.json"))
+        by_seed.append(judged(run, preset, tasks))
     found = combine(by_seed)
     rows, data = [], {}
     expert = found.estimate("expert", "goal", SEEN)

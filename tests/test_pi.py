@@ -661,7 +661,8 @@ def test_options_of_the_command_change_the_preset(tmp_path):
     record = json.loads(command("--dry-run", "--json", *options).stdout)
     names = [step["stage"] for step in record["steps"]]
     assert {"bc+sr round 3 play", "fresh expert play", "control"} <= set(names)
-    assert record["steps"][1]["episodes"] == round(load_preset("quick").expert.tasks / 2)  # one family, half the time
+    usual = load_preset("quick")
+    assert record["steps"][1]["episodes"] == round(usual.expert.tasks * 5 / usual.minutes)  # one family, five minutes
 
 
 def test_errors_of_the_command_are_one_line(micro, tmp_path):
@@ -687,7 +688,8 @@ def test_a_budget_that_is_no_time_is_refused(text):
 
 
 def test_a_budget_scales_the_tasks_and_nothing_else():
-    usual, double = load_preset("quick"), load_preset("quick", budget=20)
+    usual = load_preset("quick")
+    double = load_preset("quick", budget=2 * usual.minutes)
     assert double.expert.tasks == 2 * usual.expert.tasks
     assert double.sr.tasks == 2 * usual.sr.tasks
     assert double.evaluation == usual.evaluation

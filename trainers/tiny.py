@@ -1,9 +1,9 @@
-"""A tiny language model made from nothing in a minute, so that the whole loop runs on a laptop.
+"""A tiny language model made from nothing in a few minutes, so that the whole loop runs on a laptop.
 
 `build` learns a tokenizer on scripted conversations, then trains a Llama of less than a million weights: on
 exercises in reading and counting, and on the play of agents without skill. The result speaks valid actions about the
 matter at hand, can tell what an offer would bring it, and deals at random: a base on which every bit of skill is
-learned afterwards. It knows nothing but these conversations.
+learned afterwards. It knows nothing but these texts.
 
 The tokenizer is what makes it fast. What is said in the same words in one conversation out of twenty (rules,
 phrases, the JSON around an action) becomes one token each; names and things are words, and every digit is a token

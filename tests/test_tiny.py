@@ -1,0 +1,98 @@
+"""The tiny base: its exercises say what is true, and its tokenizer loses nothing and keeps digits apart."""
+
+from __future__ import annotations
+
+import random
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import sotopia_env
+from sotopia_env import ConfigurationError
+from sotopia_env.rules import RULES
+from sotopia_env.trainers.behavior_cloning import TrainSettings
+from sotopia_env.trainers.tiny import TinySettings, common_wordings, exercise, learn_tokenizer
+
+pytest.importorskip("tokenizers")
+TASKS = {name: sotopia_env.load_tasks(f"outcome/{name}", split="train", n=20, seed=3) for name in ("bargain", "divide")}
+
+
+def exercises(family):
+    draw = random.Random(0)
+    return [(task, seat, exercise(task, seat, draw)) for task in TASKS[family] for seat in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    texts = [[m["content"] for m in messages] for family in TASKS for _, _, messages in exercises(family)]
+    return learn_tokenizer(texts, 600)
+
+
+def test_in_an_exercise_on_bargains_every_gain_and_loss_is_the_true_one():
+    found = 0
+    for task, seat, messages in exercises("bargain"):
+        value = task.seats[seat].private["value"]
+        for message in messages:
+            if message["role"] != "assistant":
+                continue
+            price = re.search(r"(?:At|That is) (\d+)", message["content"])
+            told = re.search(r"(gain|lose) (\d+)|be (\d+) (up|down)", message["content"])
+            if price is None or told is None:
+                assert f" {value:g}" in message["content"]
+                continue
+            found += 1
+            gain = (int(price[1]) - value) * (1 if seat == 0 else -1)
+            size = int(told[2] or told[3])
+            assert gain == (size if (told[1] or told[4]) in ("gain", "up") else -size)
+    assert found > 20
+
+
+def test_in_an_exercise_on_divisions_the_points_are_those_of_the_offer_it_answers():
+    found = 0
+    for task, seat, messages in exercises("divide"):
+        values, none = RULES["divide"].values(task)
+        for asked, said in zip(messages[1::2], messages[2::2], strict=True):
+            offer = re.search(r'"offer ([^"]+)"', asked["content"])
+            points = re.search(
+                r"bring me (\d+), against (\d+)|have (\d+) points that way; .* I have (\d+)", said["content"]
+            )
+            assert (offer is None) == (points is None)
+            if offer is None or points is None:
+                continue
+            found += 1
+            result = RULES["divide"].parse(task, 1 - seat, offer[1])
+            assert int(points[1] or points[3]) == values[result][seat]
+            assert int(points[2] or points[4]) == none[seat]
+    assert found > 20
+
+
+@settings(max_examples=50)
+@given(text=st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=60))
+def test_the_tokenizer_gives_back_every_text(tokenizer, text):
+    ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
+
+
+@pytest.mark.parametrize("number", ["7", "42", "120"])
+def test_every_digit_is_a_token_of_its_own(tokenizer, number):
+    pieces = [tokenizer.decode([i]) for i in tokenizer(f"offer {number}", add_special_tokens=False)["input_ids"]]
+    assert [piece.strip() for piece in pieces if any(c.isdigit() for c in piece)] == list(number)
+
+
+def test_a_wording_that_most_conversations_have_is_common_and_one_with_a_digit_never_is():
+    conversations = [["How are you today?", f"I have {n} of them."] for n in range(40)]
+    found = common_wordings(conversations)
+    assert "How are you today?" in found
+    assert not [text for text in found if any(c.isdigit() for c in text)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"families": ("secret",)}, {"width": 10, "heads": 3}, {"training": TrainSettings(method="lora")}],
+    ids=["family without exercises", "width", "adapter on random weights"],
+)
+def test_a_base_that_cannot_be_built_is_refused(change):
+    with pytest.raises(ConfigurationError):
+        TinySettings(**change)
