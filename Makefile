@@ -11,7 +11,7 @@ help:  ## list the targets
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) -e '.[local,train,test,dev]'
+	$(INSTALL) -e '.[local,train,eval,data,test,dev]'
 	touch $@
 
 dev: $(VENV)/installed  ## make the virtual environment and install everything

@@ -6,12 +6,13 @@ talk and offers how well the other likes each. Strategies differ only in how the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import product
 from operator import mul
 from typing import Any, NamedTuple, cast
 
+from sotopia_env.agents.phrases import PHRASES
 from sotopia_env.agents.reading import Facts, Reading, mentions, numbers
 from sotopia_env.rules import Result
 
@@ -102,6 +103,28 @@ def kept_by(reading: Reading, result: Any, seat: int) -> dict[str, int]:
     """What one seat keeps of the pool under a result of divide."""
     pool: dict[str, int] = reading.facts.terms["items"]
     return {item: kept if seat == 0 else pool[item] - kept for item, kept in zip(pool, result, strict=True)}
+
+
+def points_told(values: Mapping[str, float], items: Iterable[str]) -> str:
+    """What each item is worth in divide, as agents tell it: "mug 0, shirt 10"."""
+    return ", ".join(f"{item} {values[item]:g}" for item in items)
+
+
+def useful(values: Mapping[str, float], pool: Mapping[str, int]) -> str:
+    """All of the pool that is worth anything to one, as a naive agent says it: "What I can use is mug=0 shirt=2."."""
+    kept = " ".join(f"{item}={number if values[item] else 0}" for item, number in pool.items())
+    return PHRASES["useful"][0].format(kept=kept)
+
+
+def count(kept: Mapping[str, int], values: Mapping[str, float], none: float) -> str:
+    """A share of the pool in divide, reckoned aloud: "With mug=1 shirt=2 I get 0+20=20, against 3 without a deal."."""
+    parts = [number * values[item] for item, number in kept.items()]
+    return PHRASES["count points"][0].format(
+        kept=" ".join(f"{item}={number}" for item, number in kept.items()),
+        sum="+".join(f"{part:g}" for part in parts),
+        n=f"{sum(parts):g}",
+        none=f"{none:g}",
+    )
 
 
 # --- how well the other likes each result -----------------------------------------------------------

@@ -1,6 +1,6 @@
 """The expert: tells what helps both, reads the other, holds first, then concedes in equal steps, and closes in time.
 
-Where offers stand, it asks for the best that the other seems able to bear, holds that for a while, and
+Where offers stand, it asks for the best that it can hope for, holds that for a while, and
 then gives way by the same amount with every move, each time with the result that the other seems to
 like best among those good enough for itself. It takes an offer that is as good as its own ask, and at
 its last chance any that is better than none. Where no agreement is possible it leaves without one.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 
 from sotopia_env.actions import Action
-from sotopia_env.agents.boards import Board, best_of, board_of, likings, ranked_items, terms_text
+from sotopia_env.agents.boards import Board, best_of, board_of, count, kept_by, likings, points_told, terms_text
 from sotopia_env.agents.haggling import donor_waits, hold, most_shown, opening, persuade, yields_to_twin
 from sotopia_env.agents.phrases import listing, phrase
 from sotopia_env.agents.reading import LAST_TURN, Reading, mentions
@@ -64,8 +64,11 @@ def deal(reading: Reading) -> Action:
     standing = reading.standing
     value = board.own[standing] if standing is not None else board.none - 1
     least = board.none if _at_the_end(reading) else board.none + 1e-9
-    if value >= ask or (reading.is_last_chance and value >= least):
+    remark = remark_on_standing(reading, value - board.none)
+    if reading.is_last_chance and value >= least:
         return Action("action", "accept")
+    if value >= ask:
+        return Action("speak", remark) if remark else Action("action", "accept")
     if reading.role == "donor" and not _all_shown(reading) and not reading.is_last_chance:
         return donor_waits(reading, TEMPER)
     if reading.role == "persuader" and (move := persuade(reading, TEMPER)):
@@ -79,13 +82,30 @@ def deal(reading: Reading) -> Action:
         return Action("leave", phrase(reading, "no slot"))
     offer = best_of(candidates, liking, board.own)
     if offer == reading.my_standing:
-        return hold(reading, TEMPER)
+        return Action("speak", remark) if remark else hold(reading, TEMPER)
     return Action("action", f"offer {terms_text(reading, offer)}")
+
+
+def remark_on_standing(reading: Reading, gain: float) -> str:
+    """What it has to say to the other's standing offer before it decides, once for each offer; "" for nothing.
+
+    In divide it reckons aloud, for its points are known; in a bargain it says no more than that it would lose.
+    """
+    if reading.standing is None or reading.is_last_chance:
+        return ""
+    if reading.facts.rules == "divide":
+        private = reading.facts.private
+        text = count(kept_by(reading, reading.standing, reading.seat), private["values"], private["outside"])
+    elif reading.facts.rules == "bargain" and gain < 0:
+        text = phrase(reading, "losing price", n=reading.standing)
+    else:
+        return ""
+    return "" if text in reading.said else text
 
 
 def asked(reading: Reading, board: Board, liking: dict[Result, float]) -> float:
     """The own value asked now: held, then lowered in equal steps to the middle ask, and from there to the last."""
-    first = board.none + _OPENING[reading.facts.rules] * (hoped(reading, board, liking) - board.none)
+    first = board.none + _OPENING[reading.facts.rules] * (board.reach - board.none)
     middle = middle_ask(reading, board, liking)
     last = board.none + _CLOSING * (board.reach - board.none)
     if reading.standing is not None:  # what can be had anyway need not be given away
@@ -99,14 +119,6 @@ def asked(reading: Reading, board: Board, liking: dict[Result, float]) -> float:
     else:
         ask = middle - (middle - last) * (time - _MIDDLE) / (1 - _MIDDLE)
     return max(board.none, min(ask, max(board.own.values())))
-
-
-def hoped(reading: Reading, board: Board, liking: dict[Result, float]) -> float:
-    """The best own value that the other can be expected to bear."""
-    if reading.facts.rules != "divide":
-        return board.reach
-    outside = outside_of_other(reading)
-    return max(own for result, own in board.own.items() if liking[result] >= outside)
 
 
 def middle_ask(reading: Reading, board: Board, liking: dict[Result, float]) -> float:
@@ -129,8 +141,7 @@ def first_words(reading: Reading) -> str:
     if reading.facts.rules != "divide":
         return opening(reading, TEMPER)
     values: dict[str, float] = reading.facts.private["values"]
-    items = ranked_items({item: values[item] for item in reading.facts.terms["items"]})
-    points = listing([f"each {item} is worth {values[item]:g}" for item in items])
+    points = points_told(values, reading.facts.terms["items"])
     none = f"{reading.facts.private['outside']:g}"
     return phrase(reading, "open divide", ranking=phrase(reading, "points", points=points, none=none))
 

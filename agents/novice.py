@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sotopia_env.actions import Action
-from sotopia_env.agents.boards import board_of
+from sotopia_env.agents.boards import count, kept_by, points_told, useful
 from sotopia_env.agents.phrases import PHRASES, listing
 from sotopia_env.agents.reading import Reading
 
@@ -143,21 +143,21 @@ def _haggles(reading: Reading, draw: random.Random) -> str:
             return _line(draw, "naive worth", n=f"{value:g}")
         price = float(str(reading.standing))
         gain = price - value if reading.role == "seller" else value - price
-        return _line(draw, "naive gain" if gain >= 0 else "naive loss", n=f"{price:g}", gain=f"{abs(gain):g}")
+        return _line(draw, "gaining price" if gain >= 0 else "losing price", n=f"{price:g}")
     intent = "open" if not reading.mine else draw.choice(("open", "push", "push", "bluff"))
     return _line(draw, f"{intent} {reading.role}", n=draw.randint(terms["lowest"], terms["highest"]))
 
 
 def _shares(reading: Reading, draw: random.Random) -> str:
     if reading.standing is not None and draw.random() < _TELLS:
-        board = board_of(reading)
-        return _line(draw, "naive points", n=f"{board.own[reading.standing]:g}", none=f"{board.none:g}")
+        kept = kept_by(reading, reading.standing, reading.seat)
+        return count(kept, reading.facts.private["values"], reading.facts.private["outside"])
     if reading.mine and draw.random() < 0.3:
         return _line(draw, "push divide")
     private = reading.facts.private
-    items = list(reading.facts.terms["items"])
-    draw.shuffle(items)
-    points = listing([f"each {item} is worth {private['values'][item]:g}" for item in items])
+    if reading.mine and draw.random() < 0.5:
+        return useful(private["values"], reading.facts.terms["items"])
+    points = points_told(private["values"], reading.facts.terms["items"])
     said = _line(draw, "points", points=points, none=f"{private['outside']:g}")
     return _line(draw, "open divide", ranking=said) if draw.random() < 0.5 or not reading.mine else said
 

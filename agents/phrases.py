@@ -71,21 +71,19 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "I mostly want the {best}.",
     ),
     "points": (
-        "To me {points}. Without a deal I would have {none}.",
+        "My points: {points}. Without a deal I would have {none}.",
         "If I put numbers on it: {points}. Without a deal I get {none} from elsewhere.",
-        "By my own count {points}; without a deal I am left with {none}.",
+        "By my own count: {points}; without a deal I am left with {none}.",
     ),
+    "count points": ("With {kept} I get {sum}={n}, against {none} without a deal.",),
+    "losing price": ("At {n} I would lose.",),
     # What only the naive say.
+    "useful": ("What I can use is {kept}.",),
     "naive worth": (
         "To me it is worth {n}, to be frank.",
         "I would not lose anything at {n}, that is what it is worth to me.",
     ),
-    "naive gain": ("At {n} I would gain {gain}.", "That is {n}, so I would be {gain} up."),
-    "naive loss": ("At {n} I would lose {gain}.", "That is {n}, so I would be {gain} down."),
-    "naive points": (
-        "That would bring me {n}, against {none} without a deal.",
-        "I would have {n} points that way; without a deal I have {none}.",
-    ),
+    "gaining price": ("At {n} I would gain.",),
     "push divide": (
         "What could you give up more easily than the rest?",
         "If you tell me what you need most, I will try to leave it to you.",

@@ -253,7 +253,9 @@ def numbers(text: str, words: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
     found = []
     folded = text.casefold()
     for word in words:
-        match = re.search(rf"(?<!\w){re.escape(word.casefold())}s?(?!\w)[^\d.;!?,]{{0,24}}?(\d{{1,3}})(?!\d|:)", folded)
+        match = re.search(
+            rf"(?<!\w){re.escape(word.casefold())}s?(?!\w)[^\d.;!?,=]{{0,24}}?(\d{{1,3}})(?!\d|:)", folded
+        )
         if match:
             found.append((word, int(match[1])))
     return tuple(found)

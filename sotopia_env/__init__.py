@@ -20,6 +20,7 @@ import pettingzoo
 
 from sotopia_env.actions import ACTION_TYPES, Action
 from sotopia_env.errors import (
+    BudgetError,
     ConfigurationError,
     InvalidActionError,
     JudgeError,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from sotopia_env.budgets import Budget
     from sotopia_env.conversation import Conversation, Observation
     from sotopia_env.dimensions import DIMENSIONS, Dimension
     from sotopia_env.episodes import Episode, Event, Score, TurnOrder, Verdict
@@ -52,6 +54,8 @@ __all__ = [
     "ACTION_TYPES",
     "Action",
     "Agent",
+    "Budget",
+    "BudgetError",
     "CharacterProfile",
     "ConfigurationError",
     "Conversation",
@@ -91,6 +95,7 @@ __all__ = [
 # Where the lazy names live. Records are pydantic models, whose import costs as much as PettingZoo's.
 _HOMES = {
     "Agent": "specs",
+    "Budget": "budgets",
     "CharacterProfile": "tasks",
     "Conversation": "conversation",
     "DIMENSIONS": "dimensions",

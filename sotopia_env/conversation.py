@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sotopia_env.actions import ACTION_INDEX, Action, as_action
-from sotopia_env.episodes import ENVIRONMENT, EndedBy, Event, TurnOrder
+from sotopia_env.context import sotopia_context
+from sotopia_env.episodes import ENVIRONMENT, EndedBy, Episode, Event, TurnOrder
 from sotopia_env.errors import ConfigurationError, InvalidActionError, ResetNeededError, unknown
 from sotopia_env.rules import Table, brief, table_for
 from sotopia_env.tasks import Task, name_known_to, profile_known_to
@@ -273,6 +274,27 @@ class Conversation:
         return conversation
 
 
+def conversation_of(episode: Episode) -> Conversation:
+    """Rebuild an episode's conversation, for `view`.
+
+    Its moves are played again. Imported episodes, whose turns follow other rules, and those whose
+    notes read otherwise today are held as they were recorded.
+    """
+    try:
+        conversation = Conversation.replay(
+            episode.task,
+            episode.events,
+            seed=episode.seed,
+            max_turns=episode.max_turns,
+            turn_order=episode.turn_order,
+        )
+    except ConfigurationError:
+        return Conversation.from_events(episode.task, episode.events, seed=episode.seed)
+    if tuple(conversation.events) != episode.events:
+        return Conversation.from_events(episode.task, episode.events, seed=episode.seed)
+    return conversation
+
+
 # --- what each seat is told at the start ----------------------------------------------------------
 
 
@@ -283,6 +305,8 @@ def backgrounds(task: Task) -> tuple[str, ...]:
 
 
 def _background(task: Task, seat: int) -> str:
+    if task.wording == "sotopia":
+        return sotopia_context(task, seat)
     own = task.seats[seat]
     lines = [task.scenario, "", f"You are {profile_known_to(task, seat, seat)}"]
     for other in range(len(task.seats)):
@@ -332,4 +356,4 @@ def fact_heads(task: Task) -> tuple[str, ...]:
     return tuple(heads)
 
 
-__all__ = ["TURN_ORDERS", "Conversation", "Observation", "ObservedEvent", "backgrounds"]
+__all__ = ["TURN_ORDERS", "Conversation", "Observation", "ObservedEvent", "backgrounds", "conversation_of"]

@@ -6,13 +6,20 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, FiniteFloat, ValidationError
+from pydantic import (
+    Field,
+    FiniteFloat,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from sotopia_env.actions import ACTION_TYPES
 from sotopia_env.errors import StoreError
-from sotopia_env.tasks import Record, Task, digest
+from sotopia_env.tasks import Record, Task, digest, without_defaults
 
 EPISODE_VERSION = 1
 """Version of the record; a reader refuses a newer one instead of guessing."""
@@ -92,6 +99,7 @@ class Episode(Record):
         started_at: ISO 8601 time in UTC.
         seconds: Wall time of the play, without its judge.
         code_version: Version of this package.
+        origin: What the format it was imported from says beyond these fields, such as a tag.
     """
 
     version: int = EPISODE_VERSION
@@ -111,7 +119,12 @@ class Episode(Record):
     started_at: str | None = None
     seconds: float | None = None
     code_version: str = ""
+    origin: dict[str, JsonValue] = {}
     id: str = ""
+
+    @model_serializer(mode="wrap")
+    def _without_empty_origin(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_defaults(handler(self), {"origin": {}})
 
     def model_post_init(self, context: object, /) -> None:
         """Fill the id from the key if it was not given."""

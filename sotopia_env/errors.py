@@ -8,6 +8,7 @@ SotopiaEnvError
 ├── InvalidActionError (ValueError)     an action outside its space, or none where one is due
 ├── ResetNeededError (gymnasium's)      step or observe without a running episode
 ├── ModelError (RuntimeError)           a model call that failed for good
+├── BudgetError (RuntimeError)          a model call that was not made, because a budget has too little left
 ├── JudgeError (RuntimeError)           no complete verdict; never replaced by a score
 └── StoreError (RuntimeError)           an episode store that cannot be opened or read
 
@@ -20,7 +21,7 @@ keep(error.episode)                  # nothing that was paid for is lost
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import gymnasium.error
@@ -67,6 +68,18 @@ class ModelError(SotopiaEnvError, RuntimeError):
     def __init__(self, message: str, *, reply: str | None = None) -> None:
         super().__init__(message)
         self.reply = reply
+
+
+class BudgetError(SotopiaEnvError, RuntimeError):
+    """Raised when a model call was not made, because it might have gone past a budget; nothing was spent on it.
+
+    Attributes:
+        episodes: What a rollout without a store had played when it stopped; () otherwise.
+    """
+
+    def __init__(self, message: str, *, episodes: Sequence[Episode] = ()) -> None:
+        super().__init__(message)
+        self.episodes = episodes
 
 
 class JudgeError(SotopiaEnvError, RuntimeError):

@@ -83,6 +83,7 @@ class LocalModel(OpenAIModel):
             extra=extra,
             name=name or f"local/{self.path.name}@{_fingerprint(self.path)}{options}",
         )
+        self.billed_as = self.name.partition("?")[0] if self.name.startswith("local/") else "local/" + self.path.name
 
     async def _open(self) -> None:
         # A thread, so that other episodes go on while the model loads, as far as llama.cpp lets go of the GIL.
@@ -103,7 +104,8 @@ def local_model(spec: str) -> LocalModel:
         ConfigurationError: If there is no such file, or SmolLM2 cannot be fetched.
     """
     model, shaping, transport = read_options(spec)
-    transport.pop("max_connections", None)
+    for limit in ("max_connections", "requests_per_minute"):
+        transport.pop(limit, None)
     arguments: dict[str, Any] = {key: shaping.pop(key) for key in ("temperature", "max_tokens") if key in shaping}
     if model != SMOLLM2:
         if not model.endswith(".gguf") and not Path(model).expanduser().exists():
@@ -254,12 +256,12 @@ def _start(path: Path, context: int, parallel: int) -> Any:
 
 
 def _short_strings(response_format: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The same format with a limit on every string of its schema, which llama.cpp's grammar then keeps."""
+    """The same format with a limit on every string that has none of its own, which llama.cpp's grammar then keeps."""
 
     def limited(value: Any) -> Any:
         if isinstance(value, Mapping):
             made = {key: limited(item) for key, item in value.items()}
-            return {**made, "maxLength": _REASON} if made.get("type") == "string" and "enum" not in made else made
+            return {"maxLength": _REASON, **made} if made.get("type") == "string" and "enum" not in made else made
         return [limited(item) for item in value] if isinstance(value, list) else value
 
     return None if response_format is None else limited(response_format)

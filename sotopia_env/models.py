@@ -3,7 +3,8 @@
 Retries are the OpenAI client's own, with its back-off and `Retry-After`. Two failures that it does not
 see are brought to it at the transport, as the errors it retries: a body that is no chat completion
 (truncated, not JSON, without choices) and an attempt that takes longer than `timeout` in all, however
-steadily its bytes trickle. So there is one budget, `max_retries`, for everything that can go wrong.
+steadily its bytes trickle. So there is one allowance, `max_retries`, for everything that can go wrong. Every
+attempt is set aside in the budgets around it before it is sent (`sotopia_env.budgets`).
 
 The `openai` package is loaded by the first call, not by importing this module.
 """
@@ -18,19 +19,20 @@ import inspect
 import json
 import math
 import os
+import re
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qsl, urlsplit
 
-from sotopia_env import aio
-from sotopia_env.errors import ConfigurationError, ModelError, unknown
+from sotopia_env import aio, budgets
+from sotopia_env.errors import BudgetError, ConfigurationError, ModelError, unknown
 
 if TYPE_CHECKING:
     import openai
@@ -47,10 +49,13 @@ class Reply:
     Attributes:
         text: The reply's text; always encodes as UTF-8.
         usage: Counts by `USAGE_KEYS`, of this call.
+        served_by: What the endpoint calls the model that answered, such as "gpt-4o-2024-08-06", with its
+            fingerprint if it sends one; of the path of a file only its name. "" if it does not say.
     """
 
     text: str
     usage: dict[str, int] = field(default_factory=dict)
+    served_by: str = field(default="", compare=False)
 
 
 class ChatModel(Protocol):
@@ -74,6 +79,7 @@ class ChatModel(Protocol):
 # --- counting -------------------------------------------------------------------------------------
 
 _scopes: ContextVar[tuple[dict[str, int], ...]] = ContextVar("sotopia_env_usage", default=())
+_servings: ContextVar[tuple[dict[str, set[str]], ...]] = ContextVar("sotopia_env_served", default=())
 _counting = threading.Lock()
 _attempts: ContextVar[list[int] | None] = ContextVar("sotopia_env_attempts", default=None)
 
@@ -100,6 +106,23 @@ def record_usage(usage: Mapping[str, int]) -> None:
                 scope[key] = scope.get(key, 0) + value
 
 
+@contextmanager
+def served_scope() -> Iterator[dict[str, set[str]]]:
+    """Collect, by the name of a model client, what endpoints called the models that answered calls made inside."""
+    served: dict[str, set[str]] = {}
+    token = _servings.set((*_servings.get(), served))
+    try:
+        yield served
+    finally:
+        _servings.reset(token)
+
+
+def _record_served(name: str, served_by: str) -> None:
+    with _counting:
+        for scope in _servings.get():
+            scope.setdefault(name, set()).add(served_by)
+
+
 # --- the client -----------------------------------------------------------------------------------
 
 
@@ -118,6 +141,7 @@ class OpenAIModel:
         timeout: Seconds that one attempt may take in all, body included.
         max_retries: How many times a failed attempt is repeated.
         max_connections: How many attempts may be under way at once; one that waits to be repeated is not.
+        requests_per_minute: How many attempts may be begun in a minute, spread evenly; `None` for no limit.
         extra: Further fields of the request, such as `{"top_p": 0.9}`.
         name: Recorded in episodes; default `openai/<model>` with the options that shape replies.
 
@@ -137,6 +161,7 @@ class OpenAIModel:
         timeout: float = 60.0,
         max_retries: int = 2,
         max_connections: int = 16,
+        requests_per_minute: float | None = None,
         extra: Mapping[str, Any] | None = None,
         name: str | None = None,
     ) -> None:
@@ -147,10 +172,13 @@ class OpenAIModel:
         _check("timeout", timeout, 0.001)
         _check("max_retries", max_retries, 0)
         _check("max_connections", max_connections, 1)
+        _check("requests_per_minute", requests_per_minute, 0.001)
         self.model = model
         self.timeout = timeout
         self.max_retries = max_retries
         self.max_connections = max_connections
+        self.requests_per_minute = requests_per_minute
+        self.billed_as = f"openai/{model}"
         self.name = name or f"openai/{model}{canonical_options(self.options)}"
         self.base_url = (base_url or os.environ.get("OPENAI_BASE_URL") or _OPENAI).strip()
         _check_url(self.base_url)
@@ -166,11 +194,23 @@ class OpenAIModel:
         # A client belongs to its event loop, and copies make their own.
         return {**self.__dict__, "_client": None, "_loop": None}
 
+    @property
+    def longest_reply(self) -> int | None:
+        """Tokens that a reply may have, or `None` if the request sets no limit."""
+        given = [self.options[name] for name in ("max_tokens", "max_completion_tokens") if name in self.options]
+        limits = [limit for limit in given if isinstance(limit, int)]
+        if not limits or len(limits) < len(given):
+            return None
+        replies = self.options.get("n", 1)
+        return max(limits) * (replies if isinstance(replies, int) else 1)
+
     async def complete(self, messages: Messages, *, response_format: dict[str, Any] | None = None) -> Reply:
         """Answer a conversation; see `ChatModel.complete`.
 
         Raises:
             ModelError: If the call failed for good, after `max_retries` repetitions.
+            BudgetError: If it, or its repetition, does not fit into a budget around; it was not made.
+            ConfigurationError: If a budget around can neither bound nor price it.
         """
         call = self._complete(messages, response_format)
         if asyncio.get_running_loop() is aio.loop():
@@ -190,9 +230,14 @@ class OpenAIModel:
         try:
             # Raw, because the checking client has already read the body.
             raw = await client.chat.completions.with_raw_response.create(**arguments)
-            text, tokens = raw.http_response.extensions[_READ]
+            text, tokens, served_by = raw.http_response.extensions[_READ]
             usage |= tokens
-            return Reply(text, usage)
+            if served_by:
+                _record_served(self.name, served_by)
+            return Reply(text, usage, served_by)
+        except _RefusedError as refused:
+            usage["calls"] = int(attempts[0] > 0)
+            raise refused.error from None
         except (OpenAIError, UnicodeEncodeError) as error:
             raise self._failure(error, attempts[0], client.api_key) from None
         finally:
@@ -221,6 +266,8 @@ class OpenAIModel:
         http = _checking_client()(
             seconds=self.timeout,
             connections=self.max_connections,
+            pause=60 / self.requests_per_minute if self.requests_per_minute else 0.0,
+            bill=partial(budgets.billed, self.billed_as, longest_reply=self.longest_reply),
             trust_env=not _is_loopback(self.base_url),  # no proxy stands between this machine and itself
         )
         # Without a timeout of its own: the checking client limits whole attempts.
@@ -265,8 +312,17 @@ class OpenAIModel:
 
 _OPENAI = "https://api.openai.com/v1"
 _NO_KEY = "none-needed"
+_NAME = 200  # characters of what an endpoint calls its model
 _KEPT = 10_000  # characters of an unusable body that an error carries
 _READ = "sotopia_env.completion"  # where a checked response keeps what was read out of it
+
+
+class _RefusedError(BaseException):
+    """Carries the refusal of a budget past the openai client, which would repeat any exception."""
+
+    def __init__(self, error: BudgetError | ConfigurationError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 @lru_cache(maxsize=1)
@@ -286,34 +342,60 @@ def _checking_client() -> Any:
     class CheckingClient(base):  # type: ignore[misc]
         """Sends an attempt within its time limit and takes only chat completions for an answer."""
 
-        def __init__(self, *, seconds: float, connections: int, trust_env: bool) -> None:
+        def __init__(self, *, seconds: float, connections: int, pause: float, bill: Any, trust_env: bool) -> None:
             limits = http.Limits(max_connections=connections, max_keepalive_connections=connections)
             super().__init__(timeout=None, limits=limits, trust_env=trust_env)
             self.seconds = seconds
             self.slots = asyncio.Semaphore(connections)
+            self.pause = pause
+            self.next_start = 0.0
+            self.bill = bill
 
         async def send(self, request: Any, **options: Any) -> Any:
+            async with self.slots:
+                await self._pace()
+                try:
+                    async with self.bill(request_bytes=len(request.content)) as bill:
+                        return await self._attempt(request, bill, options)
+                except (BudgetError, ConfigurationError) as error:
+                    raise _RefusedError(error) from None
+
+        async def _pace(self) -> None:
+            now = asyncio.get_running_loop().time()
+            wait = self.next_start - now
+            self.next_start = max(now, self.next_start) + self.pause
+            if wait > 0:
+                await asyncio.sleep(wait)
+
+        async def _attempt(self, request: Any, bill: budgets.Bill, options: dict[str, Any]) -> Any:
             attempts = _attempts.get()
             if attempts is not None:
                 attempts[0] += 1
             try:
-                async with self.slots, asyncio.timeout(self.seconds):
+                async with asyncio.timeout(self.seconds):
                     response = await super().send(request, **options)
                     await response.aread()
             except TimeoutError:
                 raise http.ReadTimeout(f"no complete answer within {self.seconds:g} s", request=request) from None
-            if response.is_success:
-                try:
-                    response.extensions[_READ] = _read_completion(response.content)
-                except ValueError as error:
-                    raise UnusableBodyError(str(error), response) from None
+            except (http.ConnectError, http.ConnectTimeout):
+                bill.free()  # it never reached the endpoint
+                raise
+            if not response.is_success:
+                bill.free()
+                return response
+            try:
+                text, tokens, served_by = _read_completion(response.content)
+            except ValueError as error:
+                raise UnusableBodyError(str(error), response) from None
+            bill.paid(tokens)
+            response.extensions[_READ] = text, tokens, served_by
             return response
 
     return CheckingClient
 
 
-def _read_completion(body: bytes) -> tuple[str, dict[str, int]]:
-    """The text and the token counts of a chat completion.
+def _read_completion(body: bytes) -> tuple[str, dict[str, int], str]:
+    """The text and the token counts of a chat completion, and what the endpoint calls the model.
 
     Raises:
         ValueError: If it is none; says why.
@@ -336,8 +418,17 @@ def _read_completion(body: bytes) -> tuple[str, dict[str, int]]:
         raise ValueError("the answer's message has no text")
     counts = value.get("usage")
     counts = counts if isinstance(counts, dict) else {}
-    tokens = {key: counts.get(key) for key in ("prompt_tokens", "completion_tokens")}
-    return encodable(text), {key: count for key, count in tokens.items() if type(count) is int and count >= 0}
+    told = {key: counts.get(key) for key in ("prompt_tokens", "completion_tokens")}
+    tokens = {key: count for key, count in told.items() if type(count) is int and count >= 0}
+    parts = [value.get("model"), value.get("system_fingerprint")]
+    served_by = " ".join(_named(encodable(part)) for part in parts if isinstance(part, str) and part)
+    return encodable(text), tokens, served_by
+
+
+def _named(text: str) -> str:
+    """What an endpoint calls its model; of the path of a file on its machine the name is enough."""
+    is_path = text.startswith(("/", "~", "\\")) or re.match(r"[A-Za-z]:[\\/]", text)
+    return (re.split(r"[\\/]", text.rstrip("\\/"))[-1] if is_path else text)[:_NAME]
 
 
 def encodable(text: str) -> str:
@@ -403,7 +494,12 @@ _SHAPING: dict[str, Callable[[str], Any]] = {
     "presence_penalty": float,
     "reasoning_effort": str,
 }
-_TRANSPORT: dict[str, Callable[[str], Any]] = {"timeout": float, "max_retries": int, "max_connections": int}
+_TRANSPORT: dict[str, Callable[[str], Any]] = {
+    "timeout": float,
+    "max_retries": int,
+    "max_connections": int,
+    "requests_per_minute": float,
+}
 
 
 def read_options(spec: str) -> tuple[str, dict[str, Any], dict[str, Any]]:

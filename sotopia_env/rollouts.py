@@ -4,6 +4,8 @@ One engine on the package's event loop serves `rollout` (for sync code and noteb
 An episode under way is one coroutine; a bounded number of workers draw them from an iterator, so ten
 thousand episodes take the memory of those under way. A failing agent fails its own episode, a failing
 judge leaves its episode unjudged; neither touches another episode, and neither becomes a score.
+When a budget (`sotopia_env.budgets`) runs out no further episode is begun, and one that it broke off is
+kept with its events and goes on from them the next time: a policy is a function of its observation.
 """
 
 from __future__ import annotations
@@ -17,17 +19,18 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sotopia_env import aio
+from sotopia_env import aio, budgets
 from sotopia_env.conversation import TURN_ORDERS, Conversation
 from sotopia_env.episodes import Episode, TurnOrder, Verdict, episode_key
-from sotopia_env.errors import ConfigurationError, one_line, unknown
+from sotopia_env.errors import BudgetError, ConfigurationError, one_line, unknown
 from sotopia_env.judges.base import Judge, Reward, check_reward, check_verdict, rewards_from
+from sotopia_env.judges.cache import verdict_cache
 from sotopia_env.models import usage_scope
 from sotopia_env.specs import Agent, make_agent, make_judge
 from sotopia_env.store import EpisodeStore, StoredEpisodes
@@ -46,6 +49,9 @@ _logger = logging.getLogger(__name__)
 _PLAN_CHUNK = 500
 _BACKLOG = 32
 """Finished episodes that may wait for the store before playing pauses."""
+
+_PLAYED = ("complete", "judge_failed")
+"""Status of stored episodes that only need a verdict."""
 
 _YIELD_EVERY = 4
 """Turns played in place before other work on the event loop gets its go."""
@@ -97,6 +103,8 @@ def rollout(
     Raises:
         ConfigurationError: If the arguments do not fit together; nothing has been played then.
         StoreError: If the store cannot be opened or written.
+        BudgetError: If a `Budget` around it was too small for all episodes. What was played is in the store, and
+            the same call with a bigger budget goes on from there; without a store the error carries it.
         KeyboardInterrupt: On Ctrl-C. What had finished is in the store; what had not is not.
     """
     engine = _Engine(
@@ -104,7 +112,7 @@ def rollout(
     )
     try:
         return aio.run(engine.run())
-    except _Interrupted:
+    except Interrupted:
         raise KeyboardInterrupt from None
 
 
@@ -140,7 +148,7 @@ async def arollout(
         running.cancel()
         await asyncio.to_thread(concurrent.futures.wait, [running])  # until its clean-up is done
         raise
-    except _Interrupted:
+    except Interrupted:
         raise KeyboardInterrupt from None
 
 
@@ -157,7 +165,7 @@ class _ForeignError(Exception):
         self.error = error
 
 
-class _Interrupted(BaseException):
+class Interrupted(BaseException):
     """An agent or judge raised KeyboardInterrupt, which would tear down the event loop as itself."""
 
 
@@ -170,7 +178,8 @@ class _Job:
     repeat: int
     seed: int
     key: str
-    is_stored: bool
+    status: str | None = None
+    """In the store; `None` if it is not there."""
 
 
 @dataclass(frozen=True)
@@ -215,6 +224,7 @@ class _Engine:
         _check_seats(self.tasks, len(self.agents))
         self.judge = make_judge(judge)
         check_reward(self.judge, reward, self.tasks)
+        budgets.check_payable([*self.agents, self.judge])
         self.reward = reward
         self.repeats = repeats
         self.concurrency = concurrency
@@ -229,6 +239,7 @@ class _Engine:
         self.bar = _Bar(len(self.tasks) * repeats, progress)
         self._unwritten: list[Episode] = []
         self._writer: asyncio.Task[None] | None = None
+        self._refused: BudgetError | None = None
 
     # --- the whole ------------------------------------------------------------------------------
 
@@ -254,9 +265,19 @@ class _Engine:
         for result in results:
             if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
                 raise result
+        self._check_finished(jobs)
         if self.store is not None:
             return StoredEpisodes(self.store, self.keys)
         return [self.played[index] for index in range(len(self.played))]
+
+    def _check_finished(self, jobs: Iterator[_Job]) -> None:
+        """Raise what a budget refused, or that it was too small for the jobs that nobody took."""
+        error = self._refused
+        if error is None and next(jobs, None) is not None:
+            error = budgets.no_room()
+        if error is not None:
+            error.episodes = [self.played[index] for index in sorted(self.played)]
+            raise error
 
     def _jobs(self) -> Iterator[_Job]:
         """What is left to do, task after task and repeat after repeat."""
@@ -272,11 +293,11 @@ class _Engine:
             for job in chunk:
                 status = statuses.get(job.key)
                 if status in (None, "failed"):
-                    yield job
+                    yield replace(job, status=status)
                 elif self.judge is None or (status == "complete" and job.key in judged):
                     self.bar.advance(failed=status != "complete")
                 else:
-                    yield _Job(job.index, job.task, job.repeat, job.seed, job.key, is_stored=True)
+                    yield replace(job, status=status)
 
     def _job(self, index: int, item: tuple[Task, int]) -> _Job:
         task, repeat = item
@@ -284,20 +305,25 @@ class _Engine:
         key = episode_key(
             task, self.names, turn_order=self.turn_order, max_turns=self.max_turns, seed=seed, repeat=repeat
         )
-        return _Job(index, task, repeat, seed, key, is_stored=False)
+        return _Job(index, task, repeat, seed, key)
 
     async def _work(self, jobs: Iterator[_Job]) -> None:
-        for job in jobs:
-            error = await (self._judge_again(job) if job.is_stored else self._do(job))
+        # The last worker goes on as long as there is room for one episode: so the number of episodes under way
+        # shrinks with what is left of a budget, and those that were begun can mostly be finished.
+        while self._refused is None and budgets.has_room() and (job := next(jobs, None)) is not None:
+            with budgets.episode():
+                error = await (self._judge_again(job) if job.status in _PLAYED else self._do(job))
             self.bar.advance(failed=error is not None)
-            if error is not None and self.on_error == "raise":
+            if isinstance(error, BudgetError):
+                self._refused = error
+            elif error is not None and self.on_error == "raise":
                 error.add_note(f"In an episode of task {job.task.id!r}, repeat {job.repeat}, seed {job.seed}.")
                 raise error if isinstance(error, Exception) else RuntimeError(one_line(error)) from error
             await asyncio.sleep(0)
 
     async def _do(self, job: _Job) -> BaseException | None:
         """Play, judge and keep one episode; returns what went wrong in it."""
-        episode, error = await self._play(job)
+        episode, error = await self._play(job, await self._begun(job))
         if error is None and self.judge is not None:
             judgement = await self._judge(self.judge, episode)
             episode, error = self._with(episode, judgement), judgement.error
@@ -306,10 +332,25 @@ class _Engine:
 
     # --- playing --------------------------------------------------------------------------------
 
-    async def _play(self, job: _Job) -> tuple[Episode, BaseException | None]:
-        started_at, start = datetime.now(UTC), time.perf_counter()
-        conversation = Conversation(job.task, seed=job.seed, max_turns=self.max_turns, turn_order=self.turn_order)
-        usage: dict[str, dict[str, int]] = {}
+    async def _begun(self, job: _Job) -> Episode | None:
+        """What a budget broke off in an earlier run."""
+        if job.status != "failed" or self.store is None:
+            return None
+        stored = await self._on_store_thread(self.store.get, job.key)
+        broken_off = stored is not None and (stored.error or "").startswith(f"{BudgetError.__name__}:")
+        return stored if broken_off else None
+
+    async def _play(self, job: _Job, begun: Episode | None) -> tuple[Episode, BaseException | None]:
+        start = time.perf_counter()
+        started_at = begun.started_at if begun else datetime.now(UTC).isoformat(timespec="milliseconds")
+        conversation = Conversation.replay(
+            job.task,
+            begun.events if begun else (),
+            seed=job.seed,
+            max_turns=self.max_turns,
+            turn_order=self.turn_order,
+        )
+        usage: dict[str, dict[str, int]] = dict(begun.usage) if begun else {}
         error: BaseException | None = None
         try:
             while not conversation.is_over:
@@ -332,8 +373,8 @@ class _Engine:
             status="complete" if error is None else "failed",
             error=None if error is None else one_line(error),
             usage=usage,
-            started_at=started_at.isoformat(timespec="milliseconds"),
-            seconds=time.perf_counter() - start,
+            started_at=started_at,
+            seconds=time.perf_counter() - start + ((begun.seconds or 0.0) if begun else 0.0),
             code_version=__version__,
             id=job.key,
         )
@@ -377,7 +418,7 @@ class _Engine:
                     raise error
             return await value if inspect.isawaitable(value) else value
         except KeyboardInterrupt:
-            raise _Interrupted from None
+            raise Interrupted from None
         except BaseException as error:  # foreign code; whatever it raises is its episode's failure
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
@@ -387,7 +428,7 @@ class _Engine:
     # --- judging --------------------------------------------------------------------------------
 
     async def _judge(self, judge: Judge, episode: Episode) -> _Judgement:
-        with usage_scope() as used:
+        with usage_scope() as used, verdict_cache(self.store):
             try:
                 verdict = check_verdict(await self._ask(judge, judge.score, episode), episode, judge)
                 rewards = rewards_from(verdict, self.reward, episode)
@@ -426,7 +467,7 @@ class _Engine:
         elif judgement.verdict is not None:
             add = partial(self.store.add_verdict, usage=judgement.usage, rewards=judgement.rewards)
             await self._on_store_thread(add, job.key, judgement.verdict)
-        elif judgement.error is not None:
+        elif judgement.error is not None and not isinstance(judgement.error, BudgetError):  # that one is raised
             problem = one_line(judgement.error)
             _logger.warning("Judge %r gave no verdict on the stored episode %s: %s", self.judge.name, job.key, problem)
         return judgement.error

@@ -2,7 +2,8 @@
 
 SQLite by default (a path is enough), anything else that SQLAlchemy speaks by URL. A record is kept as
 ASCII-escaped JSON in a text column, because PostgreSQL refuses NUL in text; verdicts stand in a table
-of their own, so that one episode can be scored by many judges, and are merged in on reading.
+of their own, so that one episode can be scored by many judges, and are merged in on reading. Replies of
+judge models are kept by what was asked (`sotopia_env.judges.cache`), so that nothing is paid twice.
 
     store = EpisodeStore("runs.db")
     for episode in store.episodes(status="complete", judge="outcome"):
@@ -36,6 +37,8 @@ from sotopia_env.errors import ConfigurationError, StoreError, unknown
 SCHEMA_VERSION = 1
 """Version of the tables; an older package refuses a newer store instead of guessing."""
 
+_VERSION_NOTE = "schema_version"
+
 STATUSES: tuple[str, ...] = get_args(Status)
 
 _PAGE = 100
@@ -61,6 +64,12 @@ _verdicts = Table(
     _schema,
     Column("key", Text, primary_key=True),
     Column("judge", Text, primary_key=True),
+    Column("record", Text, nullable=False),
+)
+_replies = Table(
+    "judge_replies",  # made when it is first needed: stores of earlier versions have none
+    MetaData(),
+    Column("key", Text, primary_key=True),
     Column("record", Text, nullable=False),
 )
 _meta = Table("meta", _schema, Column("name", Text, primary_key=True), Column("value", Text, nullable=False))
@@ -189,6 +198,42 @@ class EpisodeStore:
             mine = (_verdicts.c.key == key) & (_verdicts.c.judge == verdict.judge)
             connection.execute(delete(_verdicts).where(mine))
             connection.execute(insert(_verdicts), _verdict_row(key, verdict))
+
+    def add_note(self, name: str, value: str) -> None:
+        """Keep a text beside the episodes under a name, in place of an earlier one.
+
+        Raises:
+            ConfigurationError: For the name under which the store keeps its own version.
+            StoreError: If the store cannot be written.
+        """
+        if name == _VERSION_NOTE:
+            raise ConfigurationError(f"The note {name!r} is the store's own. Choose another name.")
+        with self._transaction(write=True) as connection:
+            connection.execute(delete(_meta).where(_meta.c.name == name))
+            connection.execute(insert(_meta), {"name": name, "value": value})
+
+    def note(self, name: str) -> str | None:
+        """The text kept under a name, or `None`."""
+        with self._transaction() as connection:
+            return connection.scalar(select(_meta.c.value).where(_meta.c.name == name))
+
+    def add_judge_reply(self, key: str, record: str) -> None:
+        """Keep what came of asking a judge's model, under a hash of all that was asked.
+
+        Raises:
+            StoreError: If the store cannot be written.
+        """
+        with self._transaction(write=True) as connection:
+            _replies.create(connection, checkfirst=True)
+            connection.execute(delete(_replies).where(_replies.c.key == key))
+            connection.execute(insert(_replies), {"key": key, "record": record})
+
+    def judge_reply(self, key: str) -> str | None:
+        """What `add_judge_reply` kept under a key, or `None`."""
+        with self._transaction() as connection:
+            if not sqlalchemy.inspect(connection).has_table(_replies.name):
+                return None
+            return connection.scalar(select(_replies.c.record).where(_replies.c.key == key))
 
     # --- reading --------------------------------------------------------------------------------
 
@@ -338,7 +383,7 @@ class EpisodeStore:
                 "store. Pass another path or URL."
             )
         with self._transaction() as connection:
-            version = connection.scalar(select(_meta.c.value).where(_meta.c.name == "schema_version"))
+            version = connection.scalar(select(_meta.c.value).where(_meta.c.name == _VERSION_NOTE))
         if version is None or not version.isdecimal():
             raise StoreError(
                 f"{self.location!r} has schema version {version!r}; it is not an episode store. Pass another path."
@@ -352,8 +397,8 @@ class EpisodeStore:
     def _create(self) -> None:
         with self._transaction(write=True) as connection:
             _schema.create_all(connection)  # leaves what another process made in the meantime
-            if connection.scalar(select(_meta.c.value).where(_meta.c.name == "schema_version")) is None:
-                connection.execute(insert(_meta), {"name": "schema_version", "value": str(SCHEMA_VERSION)})
+            if connection.scalar(select(_meta.c.value).where(_meta.c.name == _VERSION_NOTE)) is None:
+                connection.execute(insert(_meta), {"name": _VERSION_NOTE, "value": str(SCHEMA_VERSION)})
 
 
 class StoredEpisodes(Sequence[Episode]):

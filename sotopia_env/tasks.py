@@ -14,7 +14,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from sotopia_env.errors import ConfigurationError, TaskFormatError, TaskNotFoundError, unknown
 
@@ -24,6 +32,9 @@ RELATIONSHIPS: tuple[str, ...] = get_args(Relationship)
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[str, ...] = get_args(Split)
+
+Wording = Literal["own", "sotopia"]
+"""In whose words a task's background is told; see `sotopia_env.context` for SOTOPIA's."""
 
 
 class Record(BaseModel):
@@ -45,6 +56,7 @@ class CharacterProfile(Record):
         gender, pronouns, occupation, public_info: The public part, which acquaintances know.
         personality: What friends and family know as well.
         secret: What nobody else knows; written to the character ("You ..."). "" for none.
+        origin: What the format it was imported from says beyond these fields; never shown to any agent.
     """
 
     id: str = Field(min_length=1)
@@ -56,6 +68,11 @@ class CharacterProfile(Record):
     public_info: str = ""
     personality: str = ""
     secret: str = ""
+    origin: dict[str, JsonValue] = {}
+
+    @model_serializer(mode="wrap")
+    def _without_empty_origin(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_defaults(handler(self), {"origin": {}})
 
 
 class Seat(Record):
@@ -85,6 +102,8 @@ class Task(Record):
         terms: Public facts for programs; `terms["rules"]` names the rules that bind, if any do.
         seats: Two or more.
         tags: Free labels, such as "hard".
+        wording: "own", or "sotopia" for SOTOPIA's background text, in which names are always shown.
+        origin: What the format it was imported from says beyond these fields; never shown to any agent.
     """
 
     id: str = Field(min_length=1)
@@ -96,6 +115,12 @@ class Task(Record):
     terms: dict[str, JsonValue] = {}
     seats: tuple[Seat, ...] = Field(min_length=2)
     tags: tuple[str, ...] = ()
+    wording: Wording = "own"
+    origin: dict[str, JsonValue] = {}
+
+    @model_serializer(mode="wrap")
+    def _without_import_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_defaults(handler(self), {"wording": "own", "origin": {}})
 
     def model_post_init(self, context: object, /) -> None:
         """Check that the cast fits; once, when the task is made."""
@@ -123,6 +148,17 @@ class Task(Record):
         return hash(self.digest)
 
 
+def without_defaults(record: dict[str, Any], defaults: dict[str, object]) -> dict[str, Any]:
+    """Take fields with their default out of a record.
+
+    Those are fields that only imported records have: the digests and files of all others stay what they were.
+    """
+    for name, default in defaults.items():
+        if name in record and record[name] == default:
+            del record[name]
+    return record
+
+
 def _check_text(task: Task) -> None:
     """Refuse lone surrogates, nan and infinity: no observation, file or database could carry them."""
     record = task.model_dump()
@@ -145,7 +181,7 @@ def digest(value: object) -> str:
 
 def name_known_to(task: Task, viewer: int, other: int) -> str:
     """The name by which the character in seat `viewer` knows the one in seat `other`."""
-    if viewer == other or task.relationship != "stranger":
+    if viewer == other or task.relationship != "stranger" or task.wording == "sotopia":
         return task.seats[other].character.name
     return "the other person" if len(task.seats) == 2 else f"person {other + 1}"
 
@@ -178,7 +214,9 @@ def profile_known_to(task: Task, viewer: int, other: int) -> str:
 
 # --- loading ------------------------------------------------------------------------------------
 
-PACKS = ("everyday", "everyday-hard", "outcome")
+PACKS = ("everyday", "everyday-hard", "outcome", "safety")
+SOTOPIA = ("sotopia", "sotopia-hard")
+"""SOTOPIA's own tasks, which are read from its data; `sotopia-hard` is their split "hard"."""
 
 
 def load_tasks(
@@ -188,30 +226,38 @@ def load_tasks(
     n: int | None = None,
     seed: int = 0,
     seats: int | None = None,
+    path: str | Path | None = None,
 ) -> list[Task]:
-    """Load a built-in pack, one family of it, or your own tasks from a JSONL file or folder.
+    """Load a built-in pack, one family of it, SOTOPIA's tasks, or your own from a JSONL file or folder.
 
     Args:
         pack: "outcome" (the two-seat families), "everyday", "everyday-hard" (their two-seat scenes),
+            "safety" (one is tempted to harm, the other to prevent it), "sotopia", "sotopia-hard",
             "<pack>/<family>", or a path to a `.jsonl` file or a folder of them.
-        split: "train", "validation" or "test". `None`: every split of a written pack or of your own
-            files; "train" for the generated pack "outcome".
+        split: "train", "validation" or "test", and of "sotopia" also "hard". `None`: every split of a written
+            pack, of SOTOPIA or of your own files; "train" for the generated pack "outcome".
         n: How many. A generated pack makes that many (default 120), family after family in turn; of
             written tasks the first n are taken, in file order.
         seed: Which tasks a generated pack makes; without effect on written tasks.
         seats: Number of seats. Generated "outcome/committee" tasks have 3 or more (default 3); of the
             written packs it selects the scenes of that size (default 2; 3 gives those for three). Your
             own files are taken whole unless it is given.
+        path: Of "sotopia" only: the file or folder with SOTOPIA's data, in any of its spellings. Default: the
+            path in the environment variable SOTOPIA_DATA, else the Hugging Face hub.
 
     Raises:
         TaskNotFoundError: For an unknown pack, family or split, or a path that does not exist.
+        ConfigurationError: If the hub is needed and cannot be reached.
         TaskFormatError: For a record that cannot be used; names file, line and field.
     """
-    if split is not None and split not in SPLITS:
+    name, _, family = str(pack).partition("/")
+    from_sotopia = isinstance(pack, str) and name in SOTOPIA
+    if split is not None and split not in SPLITS and not from_sotopia:
         raise TaskNotFoundError(unknown("split", split, SPLITS))
     if n is not None and n < 0:
         raise ConfigurationError(f"n is {n!r}, but must be 0 or more, or None for all.")
-    name, _, family = str(pack).partition("/")
+    if path is not None and not from_sotopia:
+        raise ConfigurationError(f"path is {str(path)!r}, but only 'sotopia' takes one. Pass it in place of {pack!r}.")
     if name == "outcome" and isinstance(pack, str):
         from sotopia_env.packs import outcome
 
@@ -225,6 +271,11 @@ def load_tasks(
         if family and family not in families:
             raise TaskNotFoundError(unknown(f"family of {name!r}", family, families))
         tasks = [task for task in tasks if not family or task.family == family]
+    elif from_sotopia:
+        from sotopia_env.interop.sotopia import load_sotopia
+
+        wanted = "hard" if name == "sotopia-hard" and split in (None, "test") else split
+        tasks, split = load_sotopia(path, family=family, split=wanted), None
     else:
         tasks = read_tasks(pack)
     tasks = [task for task in tasks if split is None or task.split == split]
@@ -233,7 +284,7 @@ def load_tasks(
 
 
 def _written(name: str) -> list[Task]:
-    folder = Path(__file__).with_name("packs") / "everyday"
+    folder = Path(__file__).with_name("packs") / ("safety" if name == "safety" else "everyday")
     tasks = read_tasks(folder)
     return [task for task in tasks if "hard" in task.tags] if name == "everyday-hard" else tasks
 
@@ -249,7 +300,7 @@ def read_tasks(path: str | Path) -> list[Task]:
     if not path.exists():
         from sotopia_env.packs.outcome import FAMILIES
 
-        known = [*PACKS, *(f"outcome/{family}" for family in FAMILIES)]
+        known = [*PACKS, *SOTOPIA, *(f"outcome/{family}" for family in FAMILIES)]
         raise TaskNotFoundError(
             unknown("task pack or path", str(path), known, "A path must be a .jsonl file or a folder of them.")
         )

@@ -302,10 +302,19 @@ def stop_at(step: int):
     return report
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
-def test_an_interrupted_training_goes_on_to_the_same_weights_and_losses(base, trajectories, tmp_path, method):
+@pytest.mark.parametrize(("method", "optimizer"), [("lora", "adamw"), ("full", "adamw"), ("full", "muon")])
+def test_an_interrupted_training_goes_on_to_the_same_weights_and_losses(
+    base, trajectories, tmp_path, method, optimizer
+):
     settings = TrainSettings(
-        method=method, learning_rate=1e-2, epochs=2, batch_size=2, logging_steps=1, save_steps=3, dtype="float32"
+        method=method,
+        optimizer=optimizer,
+        learning_rate=1e-2,
+        epochs=2,
+        batch_size=2,
+        logging_steps=1,
+        save_steps=3,
+        dtype="float32",
     )
     whole = train(base, trajectories, tmp_path / "whole", settings)
     with pytest.raises(StoppedError):
@@ -455,7 +464,7 @@ def test_packed_rows_do_not_see_each_other(base, trajectories, tmp_path, capfd):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"order": "group_by_length"}, {"dtype": "bfloat16"}, {"gradient_checkpointing": True}]
+    "changes", [{"order": "group_by_length"}, {"dtype": "bfloat16"}, {"gradient_checkpointing": True}, {"optimizer": "muon"}]
 )
 def test_other_ways_to_train_also_learn(base, trajectories, tmp_path, changes):
     settings = TrainSettings(**{"learning_rate": 1e-2, "max_steps": 6, "batch_size": 2, "logging_steps": 1, **changes})
@@ -537,6 +546,7 @@ def test_the_papers_settings():
         ({"learning_rate": math.nan}, "learning_rate is nan"),
         ({"max_steps": 2.5}, "max_steps is 2.5"),
         ({"schedule": "sine"}, "Unknown schedule 'sine'"),
+        ({"optimizer": "moun"}, "Unknown optimizer 'moun'.*Did you mean 'muon'"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(options, message):

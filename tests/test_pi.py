@@ -46,6 +46,7 @@ speakers = ["scripted/novice", "scripted/fair"]
 families = ["bargain"]
 tasks = 80
 exercises = 32
+refreshers = 8
 training = { method = "full", learning_rate = 1e-2, batch_size = 2, epochs = 3, max_length = 1024, dtype = "float32" }
 
 [tasks]
@@ -496,6 +497,20 @@ def test_a_folder_that_cannot_be_written_is_told_in_one_line(finished, micro, tm
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(ConfigurationError, match=r"stopped: .*What is finished is kept"):
         told(micro, tmp_path / "file" / "run")
+
+
+def test_two_runs_at_once_in_one_folder_are_refused_and_the_first_goes_on(copied, micro):
+    refused = []
+
+    def again(line):
+        if not refused:
+            with pytest.raises(ConfigurationError, match="Another run is at work in") as caught:
+                told(micro, copied)
+            refused.append(str(caught.value))
+
+    Run(load_preset(micro), copied, tell=again).run()
+    assert len(refused) == 1
+    told(micro, copied)
 
 
 def test_a_disk_that_fills_up_in_training_is_told_in_one_line_and_the_run_goes_on_from_there(finished, copied, micro):

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from sotopia_env import ConfigurationError, MissingExtraError
 from sotopia_env.evaluation import Estimate, clustered, paired, statistics
+from sotopia_env.evaluation.statistics import bounded, difference, jackknife, rate
 
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -214,3 +215,395 @@ def test_a_percentile_bootstrap_over_20_tasks_would_be_too_narrow() -> None:
     low, high = np.percentile(means[:, draws].mean(axis=2), [2.5, 97.5], axis=1)
     assert share_held(found, low, high) < coverage(found, [str(i) for i in range(20)]) - 0.01
     assert share_held(found, low, high) < 0.94  # 0.929 on average
+
+
+# --- differences, rates and any other figure ----------------------------------------------------------
+
+
+def test_a_difference_is_paired_where_tasks_are_shared_and_its_test_is_scipys() -> None:
+    draw = np.random.default_rng(2)
+    first, second = ({str(i): [one] for i, one in enumerate(draw.normal(0.5, 1, 20))} for _ in range(2))
+    found, test = difference(first, second), scipy.stats.ttest_rel([*flat(first)], [*flat(second)])
+    assert found is not None
+    assert found.paired
+    assert found.estimate == paired(first, second)
+    assert found.p == pytest.approx(test.pvalue, rel=1e-9)
+    assert found.record() == {**found.estimate.record(), "p": found.p, "paired": True}
+
+
+def test_a_difference_between_other_tasks_is_welchs_over_all_of_them() -> None:
+    draw = np.random.default_rng(2)
+    first = {f"a{i}": [one] for i, one in enumerate(draw.normal(1, 1, 20))}
+    second = {f"b{i}": [one] for i, one in enumerate(draw.normal(0, 3, 9))} | {"a0": [1.0]}
+    found = difference(first, second)
+    test = scipy.stats.ttest_ind([*flat(first)], [*flat(second)], equal_var=False)
+    low, high = test.confidence_interval()
+    assert found is not None
+    assert not found.paired
+    assert found.p == pytest.approx(test.pvalue, rel=1e-9)
+    assert (found.estimate.low, found.estimate.high) == pytest.approx((low, high), rel=1e-9)
+    assert (found.estimate.n, found.estimate.tasks) == (30, 30)
+
+
+def flat(values: dict[str, list[float]]) -> list[float]:
+    return [one for found in values.values() for one in found]
+
+
+def test_a_difference_without_two_tasks_has_no_interval_and_no_test() -> None:
+    assert difference({}, {"a": [1.0]}) is None
+    one = difference({"a": [1.0]}, {"a": [3.0]})
+    assert one is not None
+    assert (one.estimate, one.p, one.paired) == (Estimate(-2.0, None, None, 1, 1), None, True)
+    other = difference({"a": [1.0], "b": [2.0]}, {"c": [3.0]})
+    assert other is not None
+    assert (other.estimate, other.p, other.paired) == (Estimate(-1.5, None, None, 3, 3), None, False)
+
+
+@pytest.mark.parametrize(("shift", "p"), [(0.0, 1.0), (2.0, 0.0)])
+@pytest.mark.parametrize("names", ["abc", "xyz"])
+def test_differences_that_are_all_the_same_are_certain(shift: float, p: float, names: str) -> None:
+    found = difference({name: [3.0 + shift] for name in "abc"}, {name: [3.0] for name in names})
+    assert found is not None
+    assert (found.estimate.mean, found.estimate.low, found.estimate.high, found.p) == (shift, shift, shift, p)
+
+
+def test_a_rate_of_nothing_or_everything_has_an_interval_with_room_on_one_side() -> None:
+    # Nothing is known of how alike a task's episodes are, so it is as if there were 20 episodes: q^2 / (20 + q^2).
+    none = rate({str(i): [0.0] * PLAYS for i in range(20)})
+    every = rate({str(i): [1.0] * PLAYS for i in range(20)})
+    q = scipy.stats.t.ppf(0.975, 19)
+    assert none is not None
+    assert every is not None
+    assert (none.mean, none.low, none.n, none.tasks) == (0, 0, 120, 20)
+    assert none.high == pytest.approx(q**2 / (20 + q**2))
+    assert (every.mean, every.high) == (1, 1)
+    assert every.low == pytest.approx(1 - q**2 / (20 + q**2))
+
+
+def test_a_rate_over_alike_and_over_unlike_episodes_differs_in_width_as_their_effective_number_does() -> None:
+    alike = rate({str(i): [float(i % 2)] * PLAYS for i in range(40)})
+    unlike = rate({str(i): [0.0, 1.0, 0.0, 1.0, float(i % 2), float(i % 3 == 0)] for i in range(40)})
+    assert alike is not None
+    assert unlike is not None
+    assert width(alike) > 2 * width(unlike)
+    # One episode a task: Wilson's own interval, with Student's quantile.
+    single = rate({str(i): [float(i < 30)] for i in range(100)})
+    wilson = scipy.stats.binomtest(30, 100).proportion_ci(2 * scipy.stats.t.cdf(1.96, 99) - 1, method="wilson")
+    assert single is not None
+    assert single.low == pytest.approx(wilson.low, abs=0.003)
+    assert single.high == pytest.approx(wilson.high, abs=0.003)
+
+
+def test_a_bounded_mean_is_a_rate_on_its_own_scale_and_lies_inside_it() -> None:
+    shares = {str(i): [i / 20, 0.0, 1.0] for i in range(20)}
+    scores = {task: [10 * one - 5 for one in found] for task, found in shares.items()}
+    share, score = rate(shares), bounded(scores, -5, 5)
+    assert share is not None
+    assert share.low is not None
+    assert share.high is not None
+    assert score is not None
+    assert (score.mean, score.low, score.high) == pytest.approx(
+        (10 * share.mean - 5, 10 * share.low - 5, 10 * share.high - 5)
+    )
+    assert bounded({}, 0, 10) is None
+    assert bounded({"a": [3.0]}, 0, 10) == Estimate(3.0, None, None, 1, 1)
+
+
+@pytest.mark.parametrize("wrong", [-0.1, 1.1, 100, float("inf")])
+def test_a_value_outside_its_bounds_is_refused_and_its_task_named(wrong: float) -> None:
+    with pytest.raises(ConfigurationError, match=r"task 'b' is .*\[0, 1\]"):
+        rate({"a": [1.0], "b": [0.5, wrong]})
+
+
+def test_the_jackknife_of_a_mean_is_students_interval() -> None:
+    draw = np.random.default_rng(0)
+    values = draw.normal(3, 2, 30)
+    rows = {str(i): np.array([[one]]) for i, one in enumerate(values)}
+    found, known = jackknife(rows, mean_of), clustered({str(i): [one] for i, one in enumerate(values)})
+    assert found is not None
+    assert known is not None
+    assert (found.mean, found.low, found.high) == pytest.approx((known.mean, known.low, known.high), rel=1e-9)
+    assert (found.n, found.tasks) == (30, 30)
+
+
+def test_with_many_tasks_the_jackknife_leaves_out_groups_of_them() -> None:
+    draw = np.random.default_rng(0)
+    values = draw.normal(3, 2, 1000)
+    asked = []
+
+    def counted(rows: Numbers) -> float:
+        asked.append(len(rows))
+        return mean_of(rows)
+
+    found = jackknife({str(i): np.array([[one]]) for i, one in enumerate(values)}, counted)
+    known = clustered({str(i): [one] for i, one in enumerate(values)})
+    assert asked == [1000, *[990] * 100]
+    assert found is not None
+    assert known is not None
+    assert found.tasks == 1000
+    assert 0.8 < width(found) / width(known) < 1.25
+
+
+def test_a_figure_that_does_not_exist_or_hangs_on_one_task_has_no_interval() -> None:
+    assert jackknife({}, mean_of) is None
+    assert jackknife({"a": np.empty((0, 1))}, mean_of) is None
+    assert jackknife({"a": np.ones((3, 1))}, lambda rows: float("nan")) is None
+    assert jackknife({"a": np.ones((3, 1))}, mean_of) == Estimate(1.0, None, None, 3, 1)
+    rows = {"a": np.array([[0.0], [1.0]]), "b": np.array([[1.0]]), "c": np.array([[1.0]])}
+    found = jackknife(rows, lambda of: float(of.mean()) if np.ptp(of) else float("nan"))
+    assert found == Estimate(0.75, None, None, 4, 3)
+
+
+def test_the_interval_of_a_correlation_stays_between_its_bounds() -> None:
+    draw = np.random.default_rng(0)
+    rows = {
+        str(i): draw.normal(size=(1, 2)).repeat(2, axis=0) * [1, 1] + draw.normal(0, 0.01, (2, 2)) for i in range(4)
+    }
+    rows = {task: np.column_stack([found[:, 0], found[:, 0] + draw.normal(0, 0.3, 2)]) for task, found in rows.items()}
+    found = jackknife(rows, correlation, scale="correlation")
+    assert found is not None
+    assert found.low is not None
+    assert found.high is not None
+    assert -1 <= found.low < found.mean < found.high <= 1
+    perfect = jackknife(
+        {str(i): np.array([[i, i], [i, i + 0.0]], dtype=float) for i in range(4)}, correlation, scale="correlation"
+    )
+    assert perfect is not None
+    assert perfect.mean == pytest.approx(1)
+    assert perfect.low == pytest.approx(1)
+
+
+def mean_of(rows: Numbers) -> float:
+    return float(rows.mean())
+
+
+def correlation(rows: Numbers) -> float:
+    return float(np.corrcoef(rows.T)[0, 1])
+
+
+# --- calibration: 5000 repetitions at 14, 20, 40 and 90 tasks of 6 plays -------------------------------
+
+REPEATED = 5000
+SIZES = [14, 20, 40, 90]
+
+
+def zero_inflated(draw: np.random.Generator, tasks: int, policies: int, repeated: int = REPEATED) -> list[Numbers]:
+    """Goals from 0 to 10 of policies on the same tasks; three in five are 0 or 1.
+
+    An eighth of the tasks has no good deal: 10 for none, 0 for any. In the others there is no deal (1), a losing
+    one (0) or a share, and how likely which is depends on the task, and for each policy somewhat differently.
+    """
+    shape = (repeated, tasks, 1)
+    closed = draw.random(shape) < 0.125
+    chance = draw.beta(1.2, 1.5, shape)
+    share = np.clip(draw.normal(0.5, 0.2, shape), 0, 1)
+    found = []
+    for _ in range(policies):
+        deal = draw.random((repeated, tasks, PLAYS)) < np.clip(chance + draw.uniform(-0.2, 0.2, shape), 0, 1)
+        gain = np.clip(share + draw.normal(0, 0.1, deal.shape), 0, 1)
+        won = np.where(draw.random(deal.shape) < 0.2, 0.0, 1 + 9 * gain)
+        found.append(np.where(closed, np.where(deal, 0.0, 10.0), np.where(deal, won, 1.0)))
+    return found
+
+
+def mildly_zero_inflated(
+    draw: np.random.Generator, tasks: int, policies: int, repeated: int = REPEATED
+) -> list[Numbers]:
+    """As `like_goals` are: three in ten are 0 or 1, and policies do not differ."""
+    shape = (repeated, tasks, 1)
+    easy, chance, level = draw.random(shape) < 0.125, draw.beta(2, 1, shape), draw.normal(0.55, 0.15, shape)
+    found = []
+    for _ in range(policies):
+        deal = draw.random((repeated, tasks, PLAYS)) < chance
+        gain = np.clip(level + draw.normal(0, 0.1, deal.shape), 0, 1)
+        found.append(np.where(easy, 10.0, np.where(deal, 1 + 9 * gain, np.where(gain < 0.45, 0.0, 1.0))))
+    return found
+
+
+Shape = Callable[..., list[Numbers]]
+
+
+@cache
+def truth_of(shape: Shape) -> float:
+    return float(np.mean(shape(np.random.default_rng(1), 1000, 1, repeated=400)))
+
+
+def held(bounds: Numbers, truth: float) -> float:
+    assert len(bounds) == REPEATED
+    return float(np.mean((bounds[:, 0] <= truth) & (truth <= bounds[:, 1])))
+
+
+def by_task(plays: Numbers, name: str = "task") -> dict[str, list[float]]:
+    return {f"{name}-{i}": values.tolist() for i, values in enumerate(plays)}
+
+
+def student(plays: Numbers, other: Numbers | None = None) -> Numbers:
+    """The intervals of `clustered`, or of `paired`, of all experiments at once."""
+    means = plays.mean(axis=2) - (0 if other is None else other.mean(axis=2))
+    half = scipy.stats.t.ppf(0.975, means.shape[1] - 1) * scipy.stats.sem(means, axis=1)
+    bounds = np.column_stack([means.mean(axis=1) - half, means.mean(axis=1) + half])
+    for one in range(5):
+        first = by_task(plays[one])
+        found = clustered(first) if other is None else paired(first, by_task(other[one]))
+        assert found is not None
+        assert (found.low, found.high) == pytest.approx(tuple(bounds[one]), rel=1e-9)
+    return bounds
+
+
+@pytest.mark.parametrize("tasks", SIZES)
+def test_students_interval_holds_on_mildly_zero_inflated_goals(tasks: int) -> None:
+    (plays,) = mildly_zero_inflated(np.random.default_rng(tasks), tasks, 1)
+    assert 0.25 < np.mean(plays <= 1) < 0.35
+    share = held(student(plays), truth_of(mildly_zero_inflated))
+    assert 0.93 <= share <= 0.97, share
+
+
+@pytest.mark.parametrize("tasks", SIZES)
+@pytest.mark.parametrize("shape", [mildly_zero_inflated, zero_inflated])
+def test_the_interval_of_a_bounded_mean_holds_on_zero_inflated_goals(shape: Shape, tasks: int) -> None:
+    (plays,) = shape(np.random.default_rng(tasks), tasks, 1)
+    low, high = statistics._wilson(plays.mean(axis=2) / 10, PLAYS, 0.95)
+    bounds = 10 * np.column_stack([low, high])
+    for one in (0, 1, 2):  # what was computed at once is what `bounded` computes
+        found = bounded({str(i): values.tolist() for i, values in enumerate(plays[one])}, 0, 10)
+        assert found is not None
+        assert (found.low, found.high) == pytest.approx(tuple(bounds[one]), rel=1e-9)
+    share = held(bounds, truth_of(shape))
+    assert 0.93 <= share <= 0.97, share
+
+
+@pytest.mark.parametrize("tasks", [14, 20])
+def test_students_interval_is_too_short_where_most_goals_are_nothing_and_tasks_are_few(tasks: int) -> None:
+    """Why there is another one for means of bounded scores: on the same data Student's holds in 91 to 93%."""
+    (plays,) = zero_inflated(np.random.default_rng(tasks), tasks, 1)
+    assert np.mean(plays <= 1) > 0.6
+    share = held(student(plays), truth_of(zero_inflated))
+    assert share < 0.93, share
+
+
+@pytest.mark.parametrize("tasks", SIZES)
+@pytest.mark.parametrize("shape", [mildly_zero_inflated, zero_inflated])
+def test_the_paired_test_finds_a_difference_that_is_not_there_as_often_as_it_says(shape: Shape, tasks: int) -> None:
+    first, second = shape(np.random.default_rng(100 + tasks), tasks, 2)
+    p = scipy.stats.ttest_rel(first.mean(axis=2), second.mean(axis=2), axis=1).pvalue
+    for one in range(5):
+        found = difference(by_task(first[one]), by_task(second[one]))
+        assert found is not None
+        assert found.paired
+        assert found.p == pytest.approx(p[one], rel=1e-9)
+    share = np.mean(p < 0.05)
+    assert 0.04 <= share <= 0.06, share
+    assert held(student(first, second), 0.0) == pytest.approx(1 - share, abs=1e-9)
+
+
+@pytest.mark.parametrize("tasks", SIZES)
+def test_the_paired_interval_holds_a_difference_that_is_there(tasks: int) -> None:
+    """The second policy turns three in ten of its plays that came to nothing into 5."""
+    draw = np.random.default_rng(200 + tasks)
+
+    def better(plays: Numbers) -> Numbers:
+        return np.where((plays <= 1) & (draw.random(plays.shape) < 0.3), 5.0, plays)
+
+    wide, other = zero_inflated(np.random.default_rng(5), 1000, 2, repeated=400)
+    truth = float(np.mean(better(other)) - np.mean(wide))
+    first, second = zero_inflated(draw, tasks, 2)
+    share = held(student(better(second), first), truth)
+    assert 0.93 <= share <= 0.97, share
+
+
+@pytest.mark.parametrize("tasks", SIZES)
+def test_the_unpaired_test_finds_a_difference_that_is_not_there_as_often_as_it_says(tasks: int) -> None:
+    """With half as many tasks on one side."""
+    (first,), (second,) = (mildly_zero_inflated(np.random.default_rng(300 + tasks + i), tasks, 1) for i in range(2))
+    second = second[:, : tasks // 2]
+    p = scipy.stats.ttest_ind(first.mean(axis=2), second.mean(axis=2), axis=1, equal_var=False).pvalue
+    for one in range(5):
+        found = difference(by_task(first[one]), by_task(second[one], "other"))
+        assert found is not None
+        assert not found.paired
+        assert found.p == pytest.approx(p[one], rel=1e-9)
+    share = np.mean(p < 0.05)
+    assert 0.04 <= share <= 0.06, share
+
+
+@pytest.mark.parametrize("tasks", SIZES)
+@pytest.mark.parametrize("alike", [0, 0.05, 0.1, 0.3, 0.6])
+@pytest.mark.parametrize("truth", [0.02, 0.05, 0.1, 0.2, 0.35, 0.5])
+def test_the_interval_of_a_rate_holds_near_0_and_1_however_alike_the_plays_of_a_task_are(
+    truth: float, alike: float, tasks: int
+) -> None:
+    """93 to 97%, wherever two tasks or more are expected to be hit; with fewer, counts are too coarse for the upper."""
+    draw = np.random.default_rng(tasks)
+    shape, size = 1 / alike - 1 if alike else 0, (REPEATED, tasks, 1)
+    chance = draw.beta(truth * shape, (1 - truth) * shape, size) if alike else np.full(size, truth)
+    means = (draw.random((REPEATED, tasks, PLAYS)) < chance).mean(axis=2)
+    near_0, near_1 = (
+        held(np.column_stack(statistics._wilson(of, PLAYS, 0.95)), rate)
+        for of, rate in ((means, truth), (1 - means, 1 - truth))
+    )
+    assert near_0 == pytest.approx(near_1, abs=1e-9)
+    assert 0.93 <= near_0 <= (0.97 if tasks * truth >= 2 else 0.985), near_0
+    known = rate({str(i): [float(j < round(PLAYS * mean)) for j in range(PLAYS)] for i, mean in enumerate(means[0])})
+    low, high = statistics._wilson(means[:1], PLAYS, 0.95)
+    assert known is not None
+    assert (known.low, known.high) == pytest.approx((low[0], high[0]), abs=1e-9)
+
+
+@pytest.mark.parametrize("truth", [0.02, 0.05])
+def test_students_interval_of_a_rate_near_0_would_be_far_too_short(truth: float) -> None:
+    """Why rates have an interval of their own."""
+    draw = np.random.default_rng(0)
+    means = (
+        draw.random((REPEATED, 20, PLAYS)) < draw.beta(truth * 7 / 3, (1 - truth) * 7 / 3, (REPEATED, 20, 1))
+    ).mean(axis=2)
+    half = scipy.stats.t.ppf(0.975, 19) * scipy.stats.sem(means, axis=1)
+    assert held(np.column_stack([means.mean(axis=1) - half, means.mean(axis=1) + half]), truth) < 0.88
+
+
+def judged(draw: np.random.Generator, goals: Numbers) -> Numbers:
+    """A judge in whole points that follows the goal by half and likes some tasks more than others."""
+    task = draw.normal(0, 1, (*goals.shape[:-1], 1))
+    return np.clip(np.round(3 + 0.5 * goals + task + draw.normal(0, 1.5, goals.shape)), 0, 10)
+
+
+def slope(rows: Numbers) -> float:
+    centered = rows[:, 1] - rows[:, 1].mean()
+    return float(centered @ rows[:, 0] / (centered @ centered))
+
+
+def moments(judge: Numbers, goals: Numbers) -> Numbers:
+    """Sums over the plays of each task, from which both figures follow: (experiments x tasks x 6)."""
+    parts = (np.ones_like(goals), judge, goals, judge**2, goals**2, judge * goals)
+    return np.stack([part.sum(axis=-1) for part in parts], axis=-1)
+
+
+def figure_of(figure: Callable[[Numbers], float], sums: Numbers) -> Numbers:
+    n, x, y, xx, yy, xy = np.moveaxis(sums, -1, 0)
+    both, of_judge, of_goals = xy - x * y / n, xx - x * x / n, yy - y * y / n
+    return both / np.sqrt(of_judge * of_goals) if figure is correlation else both / of_goals
+
+
+@pytest.mark.parametrize("tasks", SIZES)
+@pytest.mark.parametrize(("figure", "scale"), [(correlation, "correlation"), (slope, "plain")])
+def test_the_interval_of_a_correlation_and_of_a_slope_holds(
+    figure: Callable[[Numbers], float], scale: Any, tasks: int
+) -> None:
+    draw = np.random.default_rng(tasks)
+    (wide,) = mildly_zero_inflated(np.random.default_rng(3), 1000, 1, repeated=400)
+    truth = figure(np.column_stack([judged(draw, wide).ravel(), wide.ravel()]))
+    (goals,) = mildly_zero_inflated(draw, tasks, 1)
+    judge = judged(draw, goals)
+    sums = moments(judge, goals)
+    total = sums.sum(axis=1, keepdims=True)
+    there, back = (np.arctanh, np.tanh) if scale == "correlation" else (np.asarray, np.asarray)
+    center, moved = there(figure_of(figure, total)), there(figure_of(figure, total - sums))
+    error = np.sqrt((tasks - 1) * moved.var(axis=1, keepdims=True))
+    half = scipy.stats.t.ppf(0.975, tasks - 1) * error
+    bounds = np.concatenate([back(center - half), back(center + half)], axis=1)
+    for one in range(3):  # what was computed at once is what `jackknife` computes
+        rows = {str(i): np.column_stack(pair) for i, pair in enumerate(zip(judge[one], goals[one], strict=True))}
+        found = jackknife(rows, figure, scale=scale)
+        assert found is not None
+        assert (found.low, found.high) == pytest.approx(tuple(bounds[one]), rel=1e-6)
+    share = held(bounds, truth)
+    assert 0.93 <= share <= 0.97, share

@@ -13,7 +13,7 @@ import sotopia_env
 from sotopia_env import ConfigurationError
 from sotopia_env.rules import RULES
 from sotopia_env.trainers.behavior_cloning import TrainSettings
-from sotopia_env.trainers.tiny import TinySettings, common_wordings, exercise, learn_tokenizer
+from sotopia_env.trainers.tiny import TinySettings, common_wordings, exercise, exercise_rows, learn_tokenizer
 
 pytest.importorskip("tokenizers")
 TASKS = {name: sotopia_env.load_tasks(f"outcome/{name}", split="train", n=20, seed=3) for name in ("bargain", "divide")}
@@ -30,22 +30,20 @@ def tokenizer():
     return learn_tokenizer(texts, 600)
 
 
-def test_in_an_exercise_on_bargains_every_gain_and_loss_is_the_true_one():
+def test_in_an_exercise_on_bargains_every_gain_and_loss_is_a_true_one():
     found = 0
     for task, seat, messages in exercises("bargain"):
         value = task.seats[seat].private["value"]
         for message in messages:
             if message["role"] != "assistant":
                 continue
-            price = re.search(r"(?:At|That is) (\d+)", message["content"])
-            told = re.search(r"(gain|lose) (\d+)|be (\d+) (up|down)", message["content"])
-            if price is None or told is None:
+            told = re.search(r"At (\d+) I would (gain|lose)", message["content"])
+            if told is None:
                 assert f" {value:g}" in message["content"]
                 continue
             found += 1
-            gain = (int(price[1]) - value) * (1 if seat == 0 else -1)
-            size = int(told[2] or told[3])
-            assert gain == (size if (told[1] or told[4]) in ("gain", "up") else -size)
+            gain = (int(told[1]) - value) * (1 if seat == 0 else -1)
+            assert told[2] == ("gain" if gain >= 0 else "lose")
     assert found > 20
 
 
@@ -55,17 +53,39 @@ def test_in_an_exercise_on_divisions_the_points_are_those_of_the_offer_it_answer
         values, none = RULES["divide"].values(task)
         for asked, said in zip(messages[1::2], messages[2::2], strict=True):
             offer = re.search(r'"offer ([^"]+)"', asked["content"])
-            points = re.search(
-                r"bring me (\d+), against (\d+)|have (\d+) points that way; .* I have (\d+)", said["content"]
-            )
+            points = re.search(r"With (.+) I get ([\d+]+)=(\d+), against (\d+) without", said["content"])
             assert (offer is None) == (points is None)
             if offer is None or points is None:
                 continue
             found += 1
             result = RULES["divide"].parse(task, 1 - seat, offer[1])
-            assert int(points[1] or points[3]) == values[result][seat]
-            assert int(points[2] or points[4]) == none[seat]
+            assert RULES["divide"].parse(task, seat, points[1]) == result
+            assert sum(map(int, points[2].split("+"))) == int(points[3]) == values[result][seat]
+            assert int(points[4]) == none[seat]
     assert found > 20
+
+
+def test_in_an_exercise_on_divisions_what_is_told_of_the_own_points_is_true():
+    found = 0
+    for task, seat, messages in exercises("divide"):
+        values = task.seats[seat].private["values"]
+        for message in messages[2::2]:
+            if useful := re.search(r"What I can use is ([^.]+)\.", message["content"]):
+                found += 1
+                kept = {item: number if values[item] else 0 for item, number in task.terms["items"].items()}
+                assert useful[1] == " ".join(f"{item}={number}" for item, number in kept.items())
+            elif "With " not in message["content"]:
+                assert all(f"{item} {values[item]:g}" in message["content"] for item in task.terms["items"])
+    assert found > 10
+
+
+def test_refreshers_are_exercises_of_their_own_and_of_every_family(tokenizer):
+    made = TinySettings(exercises=8, refreshers=4, tasks=4)
+    practice = exercise_rows(made, tokenizer, seed=1)
+    texts = [tokenizer.decode(row.input_ids) for row in practice]
+    assert len(texts) == len(set(texts)) == 12
+    assert sum("divide" in text for text in texts) == 6
+    assert [row.input_ids for row in practice] == [row.input_ids for row in exercise_rows(made, tokenizer, seed=1)]
 
 
 @settings(max_examples=50)

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 METHODS = ("lora", "qlora", "full")
 DTYPES = ("auto", "float32", "bfloat16")
 ORDERS = ("random", "group_by_length", "sequential")
+OPTIMIZERS = ("adamw", "muon")
 SCHEDULES = ("cosine", "linear", "constant", "constant_with_warmup", "inverse_sqrt", "cosine_with_min_lr")
 
 RECORD = "training.json"
@@ -73,6 +74,8 @@ class TrainSettings:
             or "full" (all weights).
         rank, alpha, dropout: LoRA's rank, scale numerator and dropout.
         target_modules: "all-linear" (all linear layers but the output's), or module names.
+        optimizer: "adamw", or "muon" (see `sotopia_env.trainers.muon`), under which small models that are trained
+            whole learn faster. It takes learning rates as AdamW does, and bears higher ones.
         learning_rate: The highest learning rate.
         schedule: What the learning rate does after the warm-up.
         warmup: Share of all steps in which the learning rate rises, 0 to below 1.
@@ -100,6 +103,7 @@ class TrainSettings:
     alpha: float = 16
     dropout: float = 0.05
     target_modules: str | tuple[str, ...] = "all-linear"
+    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 5e-5
     schedule: str = "cosine"
     warmup: float = 0.03
@@ -124,8 +128,8 @@ class TrainSettings:
         """Refuse values that cannot be meant."""
         if not isinstance(self.target_modules, str):  # a list, out of a preset's file
             object.__setattr__(self, "target_modules", tuple(self.target_modules))
-        choices = (("method", METHODS), ("form", FORMS), ("dtype", DTYPES), ("order", ORDERS), ("schedule", SCHEDULES))
-        for name, known in choices:
+        choices = {"method": METHODS, "form": FORMS, "dtype": DTYPES, "order": ORDERS, "schedule": SCHEDULES}
+        for name, known in {**choices, "optimizer": OPTIMIZERS}.items():
             if getattr(self, name) not in known:
                 raise ConfigurationError(unknown(name, getattr(self, name), known))
         for name in ("rank", "batch_size", "gradient_accumulation", "max_length", "logging_steps"):
@@ -239,7 +243,7 @@ def train(
         raise ConfigurationError(
             f"{str(plan.output)!r} holds the result of another training. Remove it or choose another folder."
         )
-    with _quiet(show=progress is True), _random_state_kept():
+    with quiet(show=progress is True), _random_state_kept():
         args = _arguments(plan, show=progress is True)
         if args.process_index == 0:  # the only one, unless `accelerate launch` started several
             _prepare_place(plan, resume)
@@ -451,6 +455,7 @@ def _run(plan: _Plan, args: Any, progress: bool | Callable[[dict[str, float]], N
         processing_class=plan.tokenizer,
         peft_config=peft_config,
         callbacks=[_reporter(progress if callable(progress) else None)],
+        optimizer_cls_and_kwargs=_optimizer(settings),
     )
     trainer.remove_callback(PrinterCallback)
     _check_space(plan, trainer.model)
@@ -543,6 +548,20 @@ def _arguments(plan: _Plan, *, show: bool) -> Any:
     )
 
 
+def _optimizer(settings: TrainSettings) -> tuple[Any, dict[str, Any]] | None:
+    """What makes the optimizer; `None` for the trainer's own AdamW."""
+    if settings.optimizer == "adamw":
+        return None
+    from sotopia_env.trainers.muon import optimizer_of
+
+    options = {
+        "lr": settings.learning_rate,
+        "betas": (0.9, settings.adam_beta2),
+        "weight_decay": settings.weight_decay,
+    }
+    return optimizer_of, options
+
+
 def _let_go_of_acting_models() -> None:
     """Free what hf agents that nobody holds any more have left on the GPU."""
     if engine := sys.modules.get("sotopia_env.agents.engine"):
@@ -563,7 +582,7 @@ def _tenth(plan: _Plan) -> int:
 
 def _dataset(data: Rows) -> Any:
     """The rows as TRL's collator takes them, so that it neither tokenizes nor cuts anything again."""
-    from datasets import Dataset  # type: ignore[import-untyped]
+    from datasets import Dataset
 
     labels = [
         [token if wanted else -100 for token, wanted in zip(row.input_ids, row.target_mask, strict=True)]
@@ -708,7 +727,7 @@ def _random_state_kept() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet(*, show: bool) -> Iterator[None]:
+def quiet(*, show: bool) -> Iterator[None]:
     """Without the libraries' bars and hints, and without TRL's report of use to the hub."""
     import datasets
     from huggingface_hub import constants
@@ -766,5 +785,6 @@ __all__ = [
     "compute_dtype",
     "finished",
     "load_tokenizer",
+    "quiet",
     "train",
 ]

@@ -29,11 +29,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sotopia_env import chat
 from sotopia_env.agents.hf import shortened
-from sotopia_env.conversation import Conversation, Observation
+from sotopia_env.conversation import Observation, conversation_of
 from sotopia_env.errors import ConfigurationError, unknown
 
 if TYPE_CHECKING:
-    from sotopia_env.episodes import Episode, Event
+    from sotopia_env.episodes import Event
     from sotopia_env.trainers.filters import Trajectory
 
 FORMS = ("conversation", "prefix", "paper")
@@ -176,27 +176,6 @@ def rows(
 
 
 # --- one agent's part of an episode ---------------------------------------------------------------
-
-
-def conversation_of(episode: Episode) -> Conversation:
-    """Rebuild an episode's conversation, for `view`.
-
-    Its moves are played again. Imported episodes, whose turns follow other rules, and those whose
-    notes read otherwise today are held as they were recorded.
-    """
-    try:
-        conversation = Conversation.replay(
-            episode.task,
-            episode.events,
-            seed=episode.seed,
-            max_turns=episode.max_turns,
-            turn_order=episode.turn_order,
-        )
-    except ConfigurationError:
-        return Conversation.from_events(episode.task, episode.events, seed=episode.seed)
-    if tuple(conversation.events) != episode.events:
-        return Conversation.from_events(episode.task, episode.events, seed=episode.seed)
-    return conversation
 
 
 class _Part(NamedTuple):

@@ -32,7 +32,7 @@ from sotopia_env.agents.hf import HFAgent, release
 from sotopia_env.episodes import dump_json
 from sotopia_env.errors import ConfigurationError, one_line
 from sotopia_env.evaluation import Evaluation, evaluate
-from sotopia_env.evaluation.policies import EXPERT, TRIVIAL, _cast, _checked_judge, held_out_tasks
+from sotopia_env.evaluation.policies import EXPERT, TRIVIAL, cast_of, checked_judge, held_out_tasks
 from sotopia_env.evaluation.report import write_report
 from sotopia_env.judges.base import check_reward
 from sotopia_env.local import LocalModel
@@ -55,6 +55,8 @@ _logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
+
+_LOCK = "run.lock"
 
 POLICIES = ("base", "sr", "bc", "bc+sr", "sr+bc", "control", "expert")
 """Labels of the policies of a run, in the order of its table."""
@@ -109,8 +111,16 @@ class Run:
             KeyboardInterrupt: On Ctrl-C. The same call goes on from there.
         """
         self.check()
+        from filelock import FileLock, Timeout
+
         try:
-            return self._run()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.folder / _LOCK, timeout=0):  # the kernel lets go of it when a process is killed
+                return self._run()
+        except Timeout as error:
+            raise ConfigurationError(
+                f"Another run is at work in {str(self.folder)!r}. Wait for it, or choose another folder."
+            ) from error
         except Exception as error:
             if not _is_of_writing(error):
                 raise
@@ -168,11 +178,11 @@ class Run:
         specs = {preset.expert.agent, *preset.met, *preset.evaluation.partners, preset.base.forced} - {SELF, ""}
         for agent in map(make_agent, sorted(specs)):
             _check_key(agent)
-        judge = _checked_judge(preset.judge.agent)
+        judge = checked_judge(preset.judge.agent)
         _check_key(judge)
         self._judge = judge.name
         met = [make_agent(spec).name for spec in preset.met]
-        _cast(preset.evaluation.partners, preset.evaluation.min_partners, met)
+        cast_of(preset.evaluation.partners, preset.evaluation.min_partners, met)
         for tasks in (
             *(self.training_tasks(_EXPERT_TASKS, 1, family) for family in self.families),
             *self.unseen_tasks().values(),
@@ -193,7 +203,6 @@ class Run:
 
     def _open(self) -> None:
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             found = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
         except FileNotFoundError:
             found = {}

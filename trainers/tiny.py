@@ -28,18 +28,19 @@ import numpy as np
 import sotopia_env
 from sotopia_env import chat
 from sotopia_env.actions import ACTION_INDEX, ACTION_TYPES
+from sotopia_env.agents.boards import count, points_told, useful
 from sotopia_env.agents.memory import keep_freed_memory
-from sotopia_env.agents.phrases import PHRASES, listing
+from sotopia_env.agents.phrases import PHRASES
 from sotopia_env.errors import ConfigurationError, unknown
 from sotopia_env.rules import RULES
 from sotopia_env.tasks import name_known_to
 from sotopia_env.trainers.behavior_cloning import (
     TrainResult,
     TrainSettings,
-    _quiet,
     check_installed,
     finished,
     load_tokenizer,
+    quiet,
     train,
 )
 from sotopia_env.trainers.datasets import Row, Rows, conversation_of, rows
@@ -99,6 +100,7 @@ class TinySettings:
         families: Outcome families.
         tasks: Training tasks per family.
         exercises: How many exercises in reading and counting come first.
+        refreshers: How many more are mixed into the unskilled play, so that they are not forgotten over it.
         exercising: How the exercises are trained; `method` must be "full".
         training: How the unskilled play is trained after them, likewise.
     """
@@ -111,18 +113,31 @@ class TinySettings:
     context: int = 1024
     unskilled: str = "scripted/novice"
     partners: tuple[str, ...] = ("scripted/novice",)
-    speakers: tuple[str, ...] = ("scripted/expert", "scripted/fair", "scripted/soft", "scripted/novice")
+    speakers: tuple[str, ...] = ("scripted/expert", "scripted/fair", "scripted/extreme", "scripted/novice")
     families: tuple[str, ...] = ("bargain", "divide")
     tasks: int = 1000
     exercises: int = 16000
+    refreshers: int = 4000
     exercising: TrainSettings = field(
         default_factory=lambda: TrainSettings(
-            method="full", learning_rate=2.5e-3, batch_size=16, adam_beta2=0.98, max_length=1024, dtype="float32"
+            method="full",
+            optimizer="muon",
+            learning_rate=6e-3,
+            batch_size=16,
+            adam_beta2=0.98,
+            max_length=1024,
+            dtype="float32",
         )
     )
     training: TrainSettings = field(
         default_factory=lambda: TrainSettings(
-            method="full", learning_rate=2e-3, batch_size=8, adam_beta2=0.98, max_length=1024, dtype="float32"
+            method="full",
+            optimizer="muon",
+            learning_rate=4e-3,
+            batch_size=8,
+            adam_beta2=0.98,
+            max_length=1024,
+            dtype="float32",
         )
     )
 
@@ -170,10 +185,13 @@ def build(output: str | Path, settings: TinySettings | None = None, *, seed: int
         save_untrained(untrained, learn_tokenizer(texts, settings.vocabulary), settings, seed=seed)
     tokenizer = load_tokenizer(str(untrained))
     practised = output.with_name(f"{output.name}.practised")
+    practice = exercise_rows(settings, tokenizer, seed=seed)
     if settings.exercises:
-        train(untrained, exercise_rows(settings, tokenizer, seed=seed), practised, settings.exercising, seed=seed)
+        first = replace(practice, rows=practice.rows[: settings.exercises])
+        train(untrained, first, practised, settings.exercising, seed=seed)
     data = rows(unskilled, tokenizer, max_length=min(settings.context, settings.training.max_length))
-    data = replace(data, rows=tuple(replace(row, target_mask=_all_but_first(row.input_ids)) for row in data))
+    play = (replace(row, target_mask=_all_but_first(row.input_ids)) for row in data)
+    data = replace(data, rows=(*play, *practice.rows[settings.exercises :]))
     return train(practised if settings.exercises else untrained, data, output, settings.training, seed=seed)
 
 
@@ -182,14 +200,16 @@ def _all_but_first(ids: Sequence[int]) -> list[int]:
 
 
 def exercise_rows(settings: TinySettings, tokenizer: Any, *, seed: int) -> Rows:
-    """The exercises as training rows, with loss on all of their text."""
+    """The exercises and refreshers, in this order, as training rows with loss on all of their text."""
     draw = random.Random(f"exercises/{seed}")
     made = []
     for family in settings.families:
         tasks = sotopia_env.load_tasks(f"outcome/{family}", split="train", n=3 * settings.tasks, seed=seed)
-        count = settings.exercises // len(settings.families)
-        made += [exercise(draw.choice(tasks), draw.randrange(2), draw) for _ in range(count)]
-    ids = tokenizer.apply_chat_template(made)["input_ids"]
+        number = -(-(settings.exercises + settings.refreshers) // len(settings.families))
+        made += [exercise(draw.choice(tasks), draw.randrange(2), draw) for _ in range(number)]
+    draw.shuffle(made)
+    made = made[: settings.exercises + settings.refreshers]
+    ids = tokenizer.apply_chat_template(made)["input_ids"] if made else []
     return Rows(
         tuple(
             Row(row, _all_but_first(row), episode=f"exercise-{number}", agent="agent_0", turns=(), cut_turns=0)
@@ -213,7 +233,7 @@ def exercise(task: Task, seat: int, draw: random.Random) -> list[chat.Message]:
         if draw.random() < _OFFERED:
             result = draw.choice(list(worths))
             transcript.append((turn, other, ACTION_INDEX["action"], f"offer {_offer_text(task, seat, result)}"))
-            remark = _reckoned(task, result, worths[result][seat], none[seat], draw)
+            remark = _reckoned(task, seat, result, worths[result][seat] >= none[seat], none[seat], draw)
         else:
             remark = _told(task, seat, none[seat], draw)
         transcript.append((turn + 1, me, ACTION_INDEX["speak"], remark))
@@ -238,20 +258,21 @@ def _offer_text(task: Task, seat: int, result: Any) -> str:
     return " ".join(f"{item}={count}" for item, count in zip(pool, kept, strict=True))
 
 
-def _reckoned(task: Task, result: Any, value: float, none: float, draw: random.Random) -> str:
-    if task.family == "divide":
-        return draw.choice(PHRASES["naive points"]).format(n=f"{value:g}", none=f"{none:g}")
-    gain = value - none
-    return draw.choice(PHRASES["naive gain" if gain >= 0 else "naive loss"]).format(n=result, gain=f"{abs(gain):g}")
+def _reckoned(task: Task, seat: int, result: Any, gains: bool, none: float, draw: random.Random) -> str:
+    if task.family == "bargain":
+        return draw.choice(PHRASES["gaining price" if gains else "losing price"]).format(n=result)
+    pool = cast("dict[str, int]", task.terms["items"])
+    mine = [kept if seat == 0 else number - kept for kept, number in zip(result, pool.values(), strict=True)]
+    return count(dict(zip(pool, mine, strict=True)), task.seats[seat].private["values"], none)
 
 
 def _told(task: Task, seat: int, none: float, draw: random.Random) -> str:
     private: dict[str, Any] = dict(task.seats[seat].private)
     if task.family == "bargain":
         return draw.choice(PHRASES["naive worth"]).format(n=f"{private['value']:g}")
-    items = list(private["values"])
-    draw.shuffle(items)
-    points = listing([f"each {item} is worth {private['values'][item]:g}" for item in items])
+    if draw.random() < 0.5:
+        return useful(private["values"], task.terms["items"])
+    points = points_told(private["values"], task.terms["items"])
     return draw.choice(PHRASES["points"]).format(points=points, none=f"{none:g}")
 
 
@@ -364,7 +385,7 @@ def save_untrained(folder: Path, tokenizer: Any, settings: TinySettings, *, seed
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
     (folder / _MADE_OF).unlink(missing_ok=True)
-    with _quiet(show=False):
+    with quiet(show=False):
         model.save_pretrained(folder)
     (folder / _MADE_OF).write_text(_made_of(settings, seed), encoding="utf-8")
 

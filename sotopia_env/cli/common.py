@@ -82,7 +82,7 @@ def choose_tasks(
         wanted = None  # their number of seats is fixed; a wrong one is named below
     if pack == "outcome" and family == "committee" and seats is not None and not 3 <= seats <= 9:
         raise ConfigurationError(f"'outcome/committee' has 3 to 9 seats, but --agent was given {times(seats)}.")
-    if pack not in ("outcome", "everyday", "everyday-hard"):
+    if pack not in ("outcome", "everyday", "everyday-hard", "safety"):
         wanted = None
     found = load_tasks(tasks, split=split, n=limit, seed=seed, seats=wanted)
     if not found:
@@ -115,8 +115,8 @@ def find_task(name: str, *, tasks: str | None, split: str | None, seed: int) -> 
 
     if tasks is not None:
         known = {task.id: task for task in _all_tasks(tasks, split=split, seed=seed)}
-    elif name.startswith("everyday/"):
-        folder = Path(__file__).parent.parent / "packs" / "everyday"
+    elif name.startswith(("everyday/", "safety/")):
+        folder = Path(__file__).parent.parent / "packs" / name.partition("/")[0]
         known = {task.id: task for task in read_tasks(folder)}
         families = {task.family for task in known.values()}
         if name.partition("/")[2] in families:

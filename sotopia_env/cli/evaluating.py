@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sotopia_env.cli import common
+from sotopia_env.cli.spending import limited
 from sotopia_env.errors import ConfigurationError, unknown
 
 if TYPE_CHECKING:
@@ -55,6 +56,9 @@ def run(
     output: str | None,
     base_url: str | None,
     judge_base_url: str | None,
+    max_tokens_total: int | None,
+    max_cost: float | None,
+    prices: Sequence[str],
     quiet: bool,
     as_json: bool,
 ) -> int:
@@ -71,28 +75,29 @@ def run(
     made_judge = common.make_judge(judge, judge_base_url or base_url)
     if made_judge is None:
         raise ConfigurationError("--judge 'none' gives no verdicts. Use outcome, openai/<model> or local/<model>.")
-    try:
-        evaluation = evaluate(
-            wanted,
-            chosen,
-            common.make_agents(partners or HELD_OUT, base_url),
-            judge=made_judge,
-            reward=common.read_reward(reward),
-            repeats=repeats,
-            seed=seed,
-            concurrency=concurrency,
-            max_turns=max_turns,
-            turn_order=turn_order,  # type: ignore[arg-type]
-            store=store,
-            progress=not quiet,
-            min_partners=min_partners,
-            met=met,
-        )
-    except KeyboardInterrupt:
-        if store is not None:
-            kept = common.without_password(store)
-            common.log(f"Finished episodes are in {kept}; the same command goes on from there.")
-        raise
+    with limited(max_tokens_total, max_cost, prices, kept=store):
+        try:
+            evaluation = evaluate(
+                wanted,
+                chosen,
+                common.make_agents(partners or HELD_OUT, base_url),
+                judge=made_judge,
+                reward=common.read_reward(reward),
+                repeats=repeats,
+                seed=seed,
+                concurrency=concurrency,
+                max_turns=max_turns,
+                turn_order=turn_order,  # type: ignore[arg-type]
+                store=store,
+                progress=not quiet,
+                min_partners=min_partners,
+                met=met,
+            )
+        except KeyboardInterrupt:
+            if store is not None:
+                kept = common.without_password(store)
+                common.log(f"Finished episodes are in {kept}; the same command goes on from there.")
+            raise
     if output is not None:
         evaluation.save(output)
     if as_json:

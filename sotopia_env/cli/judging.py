@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sotopia_env import aio
+from sotopia_env.budgets import check_payable
 from sotopia_env.cli import common
 from sotopia_env.cli.sources import SHORT_ID, FileSource, Source, StoreSource, open_source
+from sotopia_env.cli.spending import limited
 from sotopia_env.cli.summary import Values
 from sotopia_env.errors import ConfigurationError, JudgeError, one_line
+from sotopia_env.judges.cache import verdict_cache
 
 if TYPE_CHECKING:
     from sotopia_env.episodes import Episode, Verdict
@@ -54,6 +57,9 @@ def run(
     seed: int,
     output: str | None,
     base_url: str | None,
+    max_tokens_total: int | None,
+    max_cost: float | None,
+    prices: Sequence[str],
     quiet: bool,
     as_json: bool,
 ) -> int:
@@ -64,7 +70,10 @@ def run(
         raise ConfigurationError("--judge 'none' gives no verdicts. Name a judge, such as openai/gpt-4o.")
     if isinstance(opened, FileSource) and output is None:
         common.log(f"{opened.location} is a file, which stays as it is; give --output to keep the verdicts.")
-    report = _judge_all(opened, made, common.read_reward(reward), limit, again, concurrency, quiet)
+    kept = opened.location if isinstance(opened, StoreSource) else output
+    with limited(max_tokens_total, max_cost, prices, kept=kept, where="--output judged.jsonl"):
+        check_payable([made])
+        report = _judge_all(opened, made, common.read_reward(reward), limit, again, concurrency, quiet)
     if output is not None:
         from sotopia_env.episodes import write_episodes
 
@@ -119,7 +128,8 @@ def _judge_all(
                     report.already += 1
                     judged = Judged(episode)
                 else:
-                    judged = await _judge_one(source, judge, reward, episode)
+                    with verdict_cache(source.store if isinstance(source, StoreSource) else None, refresh=again):
+                        judged = await _judge_one(source, judge, reward, episode)
                 bar.advance(task)
                 return judged
 

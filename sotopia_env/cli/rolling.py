@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from sotopia_env.cli import common
+from sotopia_env.cli.spending import limited, read_prices
 from sotopia_env.cli.summary import Summary, tokens
 from sotopia_env.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from sotopia_env.judges.base import Judge
+    from sotopia_env.tasks import Task
 
 SHOWN_ERRORS = 5
 """How many different errors are listed."""
@@ -29,6 +35,10 @@ def run(
     output: str | None,
     base_url: str | None,
     judge_base_url: str | None,
+    max_tokens_total: int | None,
+    max_cost: float | None,
+    prices: Sequence[str],
+    dry_run: bool,
     quiet: bool,
     as_json: bool,
 ) -> int:
@@ -40,25 +50,28 @@ def run(
 
     chosen = common.choose_tasks(tasks, split=split, limit=limit, seed=seed, seats=len(agents))
     made_judge = common.make_judge(judge, judge_base_url or base_url)
-    try:
-        episodes = rollout(
-            chosen,
-            common.make_agents(agents, base_url),
-            judge=made_judge,
-            reward=common.read_reward(reward),
-            repeats=repeats,
-            concurrency=concurrency,
-            seed=seed,
-            store=store,
-            max_turns=max_turns,
-            turn_order=turn_order,  # type: ignore[arg-type]
-            progress=not quiet,
-        )
-    except KeyboardInterrupt:
-        if store is not None:
-            kept = common.without_password(store)
-            common.log(f"Finished episodes are in {kept}; the same command goes on from there.")
-        raise
+    if dry_run:
+        return _estimate(chosen, agents, made_judge, repeats, prices, as_json)
+    with limited(max_tokens_total, max_cost, prices, kept=store):
+        try:
+            episodes = rollout(
+                chosen,
+                common.make_agents(agents, base_url),
+                judge=made_judge,
+                reward=common.read_reward(reward),
+                repeats=repeats,
+                concurrency=concurrency,
+                seed=seed,
+                store=store,
+                max_turns=max_turns,
+                turn_order=turn_order,  # type: ignore[arg-type]
+                progress=not quiet,
+            )
+        except KeyboardInterrupt:
+            if store is not None:
+                kept = common.without_password(store)
+                common.log(f"Finished episodes are in {kept}; the same command goes on from there.")
+            raise
     store = common.without_password(store) if store is not None else None
     summary = Summary(made_judge.name if made_judge is not None else None, seed).add_all(episodes)
     if output is not None:
@@ -68,6 +81,27 @@ def run(
     else:
         _show(summary, store, output)
     return _report_failures(summary, store)
+
+
+def _estimate(
+    tasks: Sequence[Task],
+    agents: Sequence[str],
+    judge: Judge | None,
+    repeats: int,
+    prices: Sequence[str],
+    as_json: bool,
+) -> int:
+    """Say what it would take, and start nothing."""
+    from sotopia_env.cli.benchmarking import show_uses, uses_record
+    from sotopia_env.evaluation.benchmark import estimate_rollout
+
+    uses = estimate_rollout(tasks, agents, judge, repeats=repeats, prices=read_prices(prices))
+    if as_json:
+        common.print_json({"episodes": len(tasks) * repeats, **uses_record(uses)})
+        return 0
+    common.say(f"{common.counted(len(tasks) * repeats, 'episode')}", style="bold")
+    show_uses(uses)
+    return 0
 
 
 def _show(summary: Summary, store: str | None, output: str | None) -> None:

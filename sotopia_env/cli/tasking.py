@@ -14,7 +14,7 @@ def list_packs(as_json: bool) -> None:
         {"tasks": f"outcome/{family}", "count": None, "seats": seats, "scored_by": "outcome or a model"}
         for family, seats in _outcome_families().items()
     ]
-    for pack in ("everyday", "everyday-hard"):
+    for pack in ("everyday", "everyday-hard", "safety"):
         for (family, seats), count in sorted(_written_families(pack).items()):
             rows.append({"tasks": f"{pack}/{family}", "count": count, "seats": str(seats), "scored_by": "a model"})
     if as_json:

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 from sotopia_env import aio
 from sotopia_env.conversation import TURN_ORDERS
 from sotopia_env.episodes import Episode, TurnOrder, Verdict
-from sotopia_env.errors import ConfigurationError, unknown
+from sotopia_env.errors import BudgetError, ConfigurationError, unknown
 from sotopia_env.evaluation.measures import has_zone, measure
 from sotopia_env.evaluation.results import RESERVED, Evaluation, Failures, Play, Row
 from sotopia_env.judges.base import Judge, Reward, check_reward, scales_of
-from sotopia_env.rollouts import _Interrupted, arollout
+from sotopia_env.rollouts import Interrupted, arollout
 from sotopia_env.specs import Agent, make_agent, make_judge
 from sotopia_env.store import EpisodeStore
 from sotopia_env.tasks import Task, digest, load_tasks, resolve_tasks
@@ -97,13 +97,14 @@ def evaluate(
     Raises:
         ConfigurationError: If the arguments do not fit together; nothing has been played then.
         StoreError: If the store cannot be opened or written.
+        BudgetError: If a `Budget` around it was too small. What was played is in the store, if there is one.
         KeyboardInterrupt: On Ctrl-C. What had finished is in the store.
     """
     by_label = tasks if isinstance(tasks, Mapping) else {label: tasks}
     return _Run(
         {name: resolve_tasks(chosen) for name, chosen in by_label.items()},
-        _cast(partners, min_partners, met),
-        _checked_judge(judge),
+        cast_of(partners, min_partners, met),
+        checked_judge(judge),
         reward=reward,
         repeats=repeats,
         seed=seed,
@@ -185,7 +186,7 @@ def with_references(policies: Mapping[str, str | Agent]) -> dict[str, str | Agen
 # --- who may play -----------------------------------------------------------------------------------
 
 
-def _cast(partners: Sequence[str | Agent], least: int, met: Iterable[str]) -> list[Agent]:
+def cast_of(partners: Sequence[str | Agent], least: int, met: Iterable[str]) -> list[Agent]:
     """Make the partners.
 
     Raises:
@@ -214,7 +215,12 @@ def _cast(partners: Sequence[str | Agent], least: int, met: Iterable[str]) -> li
     return made
 
 
-def _checked_judge(judge: str | Judge) -> Judge:
+def checked_judge(judge: str | Judge) -> Judge:
+    """Make the judge.
+
+    Raises:
+        ConfigurationError: If there is none, or a dimension of it has the name of another figure.
+    """
     made = make_judge(judge)
     if made is None:
         raise ConfigurationError("judge is None, but an evaluation needs verdicts. Use judge='outcome' or a model.")
@@ -332,7 +338,7 @@ class _Run:
         """
         try:
             tallies: list[_Tally] = aio.run(self._play_all(policy, bar))
-        except _Interrupted:
+        except Interrupted:
             raise KeyboardInterrupt from None
         return list(zip(self.calls, tallies, strict=True))
 
@@ -365,6 +371,9 @@ class _Run:
         ]
         try:
             return await asyncio.gather(*running)
+        except BudgetError:  # what was begun comes as far as the budget reaches, for it is paid for
+            await asyncio.gather(*running, return_exceptions=True)
+            raise
         finally:  # one that failed takes the others with it; each cleans up first
             for one in running:
                 one.cancel()

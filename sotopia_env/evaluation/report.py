@@ -359,14 +359,6 @@ def render(run: Run) -> str:
     Raises:
         MissingExtraError: If matplotlib is not installed.
     """
-    style_hash = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; style-src 'sha256-{style_hash}'; base-uri 'none'; form-action 'none'"
-    head = (
-        '<meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        '<meta name="referrer" content="no-referrer">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    )
     title = f"Run of preset {run.manifest.get('preset') or 'unknown'}"
     body = _join(
         [
@@ -379,6 +371,19 @@ def render(run: Run) -> str:
             _samples(run),
             _settings(run),
         ]
+    )
+    return _page(title, body)
+
+
+def _page(title: str, body: _Html) -> str:
+    """A page that holds no script and loads nothing."""
+    style_hash = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+    policy = f"default-src 'none'; img-src data:; style-src 'sha256-{style_hash}'; base-uri 'none'; form-action 'none'"
+    head = (
+        '<meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        '<meta name="referrer" content="no-referrer">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
     )
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head>{head}{_tag("title", title)}<style>{_STYLE}</style></head>\n'

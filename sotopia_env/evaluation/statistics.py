@@ -8,15 +8,23 @@ over episodes is too narrow always (`tests/test_statistics.py` measures all thre
 
     clustered({"task-1": [7.0, 5.5], "task-2": [1.0]})       # a mean over tasks
     paired(values_of_a, values_of_b)                         # the mean of a minus b on the tasks both have
+    difference(values_of_a, values_of_b)                     # the same with a p-value; unpaired where tasks differ
+    rate({"task-1": [1.0, 1.0], "task-2": [0.0]})            # a share, also one near 0 or 1
+    bounded(goals, 0, 10)                                    # a mean of values that pile up at a bound
+    jackknife(rows_by_task, statistic)                       # anything else: a correlation, a slope
+
+Every one of these intervals was chosen by measuring how often it holds the truth at 14, 20, 40 and 90 tasks.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
 
 from sotopia_env.errors import ConfigurationError, MissingExtraError
 
@@ -25,6 +33,11 @@ CONFIDENCE = 0.95
 
 Values = Mapping[str, Sequence[float]]
 """Values by task; a task without any is left out."""
+
+Numbers = np.ndarray[Any, np.dtype[np.float64]]
+
+MOST_GROUPS = 100
+"""With more tasks the jackknife leaves out groups of them, so that its work grows no further."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +98,176 @@ def paired(first: Values, second: Values, *, confidence: float = CONFIDENCE) -> 
     return _estimate(differences, len(differences), confidence)
 
 
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A difference between two means, and the test of whether there is any.
+
+    Attributes:
+        estimate: The first mean minus the second, with its interval.
+        p: How often a difference at least so large comes up where there is none; `None` where there is no
+            interval either. The interval leaves out 0 exactly if `p` is below 1 - confidence.
+        paired: Whether it is a mean over shared tasks; otherwise the two sets of tasks count as independent.
+    """
+
+    estimate: Estimate
+    p: float | None
+    paired: bool
+
+    def record(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {**self.estimate.record(), "p": self.p, "paired": self.paired}
+
+
+def difference(first: Values, second: Values, *, confidence: float = CONFIDENCE) -> Difference | None:
+    """The mean of `first` minus that of `second`, with its test; `None` if either has no value.
+
+    It is paired by task if at least half the tasks of the side that has fewer are shared, and then it is
+    over the shared tasks. Otherwise it is Welch's: over all tasks of either side, with Satterthwaite's
+    degrees of freedom. Tasks that happen to be shared then make it too wide rather than too narrow.
+
+    Raises:
+        ConfigurationError: As in `clustered`.
+        MissingExtraError: If scipy is not installed.
+    """
+    a, b = task_means(first), task_means(second)
+    if not a or not b:
+        return None
+    if 2 * len(a.keys() & b.keys()) >= min(len(a), len(b)):
+        found = paired(first, second, confidence=confidence)
+        assert found is not None, "half of at least one task is at least one task"
+        return Difference(found, _p_value(found, confidence, found.tasks - 1), True)
+    _check_confidence(confidence)
+    mean = _mean(a.values()) - _mean(b.values())
+    if len(a) < 2 or len(b) < 2:
+        return Difference(Estimate(mean, None, None, len(a) + len(b), len(a) + len(b)), None, False)
+    each = [_spread(list(side.values())) / len(side) for side in (a, b)]
+    error = math.fsum(each)
+    parts = math.fsum(part**2 / (len(side) - 1) for part, side in zip(each, (a, b), strict=True))
+    freedom = error**2 / parts if parts else float(len(a) + len(b) - 2)
+    half = _quantile(freedom, confidence) * math.sqrt(error)
+    estimate = Estimate(mean, mean - half, mean + half, len(a) + len(b), len(a) + len(b))
+    return Difference(estimate, _p_value(estimate, confidence, freedom), False)
+
+
+def rate(values: Values, *, confidence: float = CONFIDENCE) -> Estimate | None:
+    """A share with an interval that holds near 0 and 1 too: `bounded` between 0 and 1.
+
+    Args:
+        values: By task, numbers from 0 to 1: usually 0 for no and 1 for yes.
+        confidence: Between 0 and 1.
+
+    Raises:
+        ConfigurationError, MissingExtraError: As `bounded`.
+    """
+    return bounded(values, 0, 1, confidence=confidence)
+
+
+def bounded(values: Values, low: float, high: float, *, confidence: float = CONFIDENCE) -> Estimate | None:
+    """The mean over tasks of values with bounds, and an interval that holds near a bound; `None` without values.
+
+    Student's t is too short on the side where there is room when most values lie at a bound, as the goals of
+    policies without skill do. This is Wilson's score interval with an effective number of episodes in place of
+    their number (as in Dean and Pagano, Survey Methodology 41, 2015) and Student's quantile in place of the
+    normal one. The effective number follows from how much the tasks' means differ. While few tasks are
+    exceptions from a bound, that is hardly known, and it is drawn towards the number of tasks, as if the
+    episodes of one task were always alike: fully if no task is an exception, by 1 / (1 + k^2) if k are.
+
+    Args:
+        values: By task, numbers from `low` to `high`.
+        low: The smallest value there can be.
+        high: The largest.
+        confidence: Between 0 and 1.
+
+    Raises:
+        ConfigurationError: As in `clustered`, or for a value outside the bounds.
+        MissingExtraError: If scipy is not installed.
+    """
+    wrong = next(((task, one) for task, found in values.items() for one in found if one < low or one > high), None)
+    if wrong is not None:
+        raise ConfigurationError(f"A value of task {wrong[0]!r} is {wrong[1]!r}, but must lie in [{low:g}, {high:g}].")
+    found = clustered(values, confidence=confidence)
+    if found is None or found.low is None:
+        return found
+    means = (np.array([list(task_means(values).values())]) - low) / (high - low)
+    first, last = (low + (high - low) * float(side[0]) for side in _wilson(means, found.n / found.tasks, confidence))
+    return Estimate(found.mean, first, last, found.n, found.tasks)
+
+
+def _wilson(means: Numbers, plays: float, confidence: float) -> tuple[Numbers, Numbers]:
+    """Bounds of the mean of (experiments x tasks) means between 0 and 1 of `plays` episodes each."""
+    tasks = means.shape[1]
+    share = means.mean(axis=1)
+    yes_no = share * (1 - share)
+    error = means.var(axis=1, ddof=1) / tasks
+    # How alike the episodes of a task are: 1 if they are all the same, 0 if the task makes no difference.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        design = np.where(error > 0, plays * tasks * error / yes_no, plays)
+    alike = (design - 1) / (plays - 1) if plays > 1 else np.zeros_like(share)
+    exceptions = np.minimum((means > 0).sum(axis=1), (means < 1).sum(axis=1))
+    alike = np.minimum(alike + (1 - alike) / (1 + exceptions**2), 1)
+    n = plays * tasks / (1 + (plays - 1) * alike)
+    q = _quantile(tasks - 1, confidence)
+    center = (share + q**2 / (2 * n)) / (1 + q**2 / n)
+    half = q * np.sqrt(yes_no / n + q**2 / (4 * n**2)) / (1 + q**2 / n)
+    return np.maximum(center - half, 0), np.minimum(center + half, 1)
+
+
+def jackknife(
+    rows: Mapping[str, Numbers],
+    statistic: Callable[[Numbers], float],
+    *,
+    scale: Literal["plain", "correlation"] = "plain",
+    confidence: float = CONFIDENCE,
+) -> Estimate | None:
+    """Any figure over all rows with an interval clustered by task; `None` if the figure does not exist.
+
+    The figure is computed again without each task in turn (Tukey's jackknife), and how much it moves gives the
+    standard error of Student's t. With more than `MOST_GROUPS` tasks so many groups of tasks are left out.
+
+    Args:
+        rows: By task, an array with one row per episode.
+        statistic: From rows on top of each other to a number; nan where it does not exist.
+        scale: "correlation" for figures between -1 and 1: the interval is made on Fisher's z and stays inside.
+        confidence: Between 0 and 1.
+
+    Returns:
+        An `Estimate` whose `mean` is the figure. There is no interval if the figure does not exist without
+        some task, or if there is one task only.
+
+    Raises:
+        ConfigurationError: For a confidence outside its range.
+        MissingExtraError: If scipy is not installed.
+    """
+    _check_confidence(confidence)
+    parts = [found for found in rows.values() if len(found)]
+    if not parts:
+        return None
+    value = float(statistic(np.concatenate(parts)))
+    if not math.isfinite(value):
+        return None
+    n, tasks = sum(map(len, parts)), len(parts)
+    groups = [np.concatenate(parts[start::MOST_GROUPS]) for start in range(min(MOST_GROUPS, tasks))]
+    without = [
+        float(statistic(np.concatenate(groups[:place] + groups[place + 1 :]))) if len(groups) > 1 else math.nan
+        for place in range(len(groups))
+    ]
+    if not all(map(math.isfinite, without)):
+        return Estimate(value, None, None, n, tasks)
+    there, back = (_fisher, math.tanh) if scale == "correlation" else (float, float)
+    moved = [there(one) for one in without]
+    error = math.sqrt(_spread(moved) * (len(moved) - 1) ** 2 / len(moved))
+    half = _quantile(len(moved) - 1, confidence) * error
+    center = there(value)
+    if not half:
+        return Estimate(value, value, value, n, tasks)
+    return Estimate(value, back(center - half), back(center + half), n, tasks)
+
+
+def _fisher(correlation: float) -> float:
+    """Fisher's z, for a correlation of 1 too."""
+    return math.atanh(max(-1 + 1e-12, min(1 - 1e-12, correlation)))
+
+
 def task_means(values: Values) -> dict[str, float]:
     """The mean of each task that has values.
 
@@ -102,21 +285,46 @@ def task_means(values: Values) -> dict[str, float]:
 
 
 def _estimate(means: Sequence[float], n: int, confidence: float) -> Estimate | None:
-    if not 0 < confidence < 1:
-        raise ConfigurationError(f"confidence is {confidence!r}, but must lie between 0 and 1.")
+    _check_confidence(confidence)
     tasks = len(means)
     if not tasks:
         return None
-    mean = math.fsum(means) / tasks
+    mean = _mean(means)
     if tasks == 1:
         return Estimate(mean, None, None, n, tasks)
-    spread = math.fsum((value - mean) ** 2 for value in means) / (tasks - 1)
-    half = _quantile(tasks - 1, confidence) * math.sqrt(spread / tasks)
+    half = _quantile(tasks - 1, confidence) * math.sqrt(_spread(means) / tasks)
     return Estimate(mean, mean - half, mean + half, n, tasks)
 
 
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise ConfigurationError(f"confidence is {confidence!r}, but must lie between 0 and 1.")
+
+
+def _mean(values: Collection[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _spread(values: Sequence[float]) -> float:
+    """The variance of a sample."""
+    mean = _mean(values)
+    return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
+
+
+def _p_value(estimate: Estimate, confidence: float, freedom: float) -> float | None:
+    """The two-sided p-value of "the mean is 0" that belongs to a Student t interval."""
+    if estimate.low is None or estimate.high is None:
+        return None
+    error = (estimate.high - estimate.low) / 2 / _quantile(freedom, confidence)
+    if not error:
+        return 1.0 if estimate.mean == 0 else 0.0
+    from scipy.special import stdtr  # type: ignore[import-untyped, unused-ignore]
+
+    return float(2 * stdtr(freedom, -abs(estimate.mean) / error))
+
+
 @lru_cache(maxsize=1024)
-def _quantile(freedom: int, confidence: float) -> float:
+def _quantile(freedom: float, confidence: float) -> float:
     """How many standard errors an interval reaches to either side."""
     try:
         # The quantile of scipy.stats.t, at half the time to import.

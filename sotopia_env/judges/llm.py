@@ -3,7 +3,8 @@
 The judged text is hostile by assumption: an agent may write "give me a 10", a verdict of its own, or what
 it takes for the end of the transcript. So all that comes from a task or an agent stands as JSON, one object
 a line, between two lines with a tag that no agent can know; and of the reply only the last verdict counts,
-checked field by field. What cannot be used is asked for once more, and then it is a `JudgeError`.
+checked field by field, unless it stands word for word in what was judged: then the model has only repeated it.
+What cannot be used is asked for once more, and then it is a `JudgeError`.
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
 from sotopia_env.conversation import backgrounds
 from sotopia_env.dimensions import Dimension, describe, get_dimensions
 from sotopia_env.episodes import ENVIRONMENT, Episode, Score, Verdict
-from sotopia_env.errors import ConfigurationError, JudgeError, ModelError
+from sotopia_env.errors import BudgetError, ConfigurationError, JudgeError, ModelError
+from sotopia_env.judges.cache import answered_once
 from sotopia_env.models import ChatModel, encodable
-from sotopia_env.tasks import Task, profile_known_to
+from sotopia_env.tasks import Task, digest, profile_known_to
 
 T = TypeVar("T")
 
@@ -49,6 +52,9 @@ JSON object of exactly this form and nothing else:
 
 AGAIN = """Your reply cannot be used: {problem}. Reply again with one complete JSON object of the form asked for, \
 and nothing else."""
+
+UNSEEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
+"""Printable to Python, and yet nothing to see: fillers, blanks, and variation selectors, in which texts can hide."""
 
 _MOST_BRACES = 1000  # a verdict has one pair a dimension; more is rambling that would take long to search
 
@@ -102,6 +108,7 @@ class LLMJudge:
         Raises:
             JudgeError: If the episode broke off, the model fails, takes too long, or twice gives no complete
                 verdict on some agent. The error carries the model's last reply, if there is one.
+            BudgetError: If a budget around has too little left.
         """
         if episode.status == "failed":
             raise JudgeError(f"The episode broke off ({episode.error}), so there is nothing to judge.", episode=episode)
@@ -121,8 +128,24 @@ class LLMJudge:
             },
         )
 
+    @property
+    def prompt_hash(self) -> str:
+        """A hash of all that is the same in every prompt of this judge: texts, scales and the form of replies."""
+        return digest([self._system, REQUEST, AGAIN, self._format, _form(self.dimensions)])
+
     async def _judge(self, episode: Episode, agent: str) -> tuple[dict[str, Score], list[dict[str, str]]]:
-        """One agent's scores, and every prompt and reply on the way to them."""
+        """One agent's scores, and every prompt and reply on the way to them; asked for, or known already."""
+        data = transcript_data(episode, agent)
+        asked = [self.name, self.model.name, self.prompt_hash, agent, data]
+
+        async def ask() -> dict[str, Any]:
+            scores, calls = await self._ask(episode, agent, data)
+            return {"scores": {name: score.model_dump() for name, score in scores.items()}, "calls": calls}
+
+        answer = await answered_once(asked, ask)
+        return {name: Score.model_validate(score) for name, score in answer["scores"].items()}, answer["calls"]
+
+    async def _ask(self, episode: Episode, agent: str, data: str) -> tuple[dict[str, Score], list[dict[str, str]]]:
         messages = self.messages(episode, agent)
         calls: list[dict[str, str]] = []
         for _ in range(2):
@@ -135,7 +158,7 @@ class LLMJudge:
             text = encodable(reply.text)
             calls.append({"prompt": messages[-1]["content"], "reply": text})
             try:
-                return read_verdict(text, self.dimensions), calls
+                return _own(read_verdict(text, self.dimensions), data), calls
             except UnusableVerdictError as error:
                 problem = str(error)
                 messages = [
@@ -165,10 +188,16 @@ class LLMJudge:
 
 
 async def together(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Run coroutines at the same time; the first error cancels the others and comes out as it is."""
+    """Run coroutines at the same time; the first error cancels the others and comes out as it is.
+
+    If a budget refuses one the others are finished first, for they are paid for.
+    """
     tasks = [asyncio.ensure_future(call) for call in calls]
     try:
         return await asyncio.gather(*tasks)
+    except BudgetError:
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
     finally:
         for task in tasks:
             task.cancel()
@@ -225,9 +254,9 @@ def fence_tag(episode: Episode, agent: str, data: str) -> str:
 def _json(value: object) -> str:
     """JSON on one line: whatever a terminal or a model might take for a line end or not show at all is escaped."""
     text = json.dumps(value, ensure_ascii=False)
-    if text.isprintable():
+    if text.isprintable() and not UNSEEN.search(text):
         return text
-    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+    return "".join(c if c.isprintable() and not UNSEEN.match(c) else json.dumps(c)[1:-1] for c in text)
 
 
 def response_format(dimensions: Sequence[Dimension]) -> dict[str, Any]:
@@ -274,6 +303,7 @@ def read_verdict(reply: str, dimensions: Sequence[Dimension]) -> dict[str, Score
     missing = [d.name for d in dimensions if d.name not in verdict]
     extra = sorted(verdict.keys() - {d.name for d in dimensions})
     if missing or extra:
+        extra = [name if re.fullmatch(r"\w{1,16}", name) else "..." for name in extra[:5]]
         parts = [f"{label} {names}" for label, names in (("missing", missing), ("not asked for", extra)) if names]
         raise UnusableVerdictError(f"the verdict's scales are wrong: {', '.join(parts)}"[:500])
     return {d.name: _read_score(d, verdict[d.name]) for d in dimensions}
@@ -282,15 +312,49 @@ def read_verdict(reply: str, dimensions: Sequence[Dimension]) -> dict[str, Score
 def _read_score(dimension: Dimension, value: object) -> Score:
     name = dimension.name
     if not isinstance(value, dict) or value.keys() != {"reason", "score"}:
-        raise UnusableVerdictError(f"{name!r} must be an object with 'reason' and 'score', got {value!r:.100}")
+        raise UnusableVerdictError(f"{name!r} must be an object with 'reason' and 'score', got {_shown(value)}")
     reason, score = value["reason"], value["score"]
     if not isinstance(reason, str):
-        raise UnusableVerdictError(f"the reason for {name!r} must be a string, got {reason!r:.100}")
+        raise UnusableVerdictError(f"the reason for {name!r} must be a string, got {_shown(reason)}")
     if type(score) is not int or not dimension.low <= score <= dimension.high:
         raise UnusableVerdictError(
-            f"{name!r} must be an integer in [{dimension.low}, {dimension.high}], got {score!r:.100}"
+            f"{name!r} must be an integer in [{dimension.low}, {dimension.high}], got {_shown(score)}"
         )
     return Score(value=float(score), reason=encodable(reason))
+
+
+def _shown(value: object) -> str:
+    """A value of a reply as it may be quoted back: longer text may be what a participant wrote, and stays out."""
+    if isinstance(value, (dict, list)):
+        return "an object" if isinstance(value, dict) else "a list"
+    return f"{value!r:.100}" if not isinstance(value, str) or len(value) <= 8 else "a longer text"
+
+
+def _own(scores: dict[str, Score], data: str) -> dict[str, Score]:
+    """The scores, unless every one of them stands with its reason in the data: then a verdict was only repeated.
+
+    Letters and digits are compared, with the two fields in either order.
+
+    Raises:
+        UnusableVerdictError: If so.
+    """
+    heard = _letters("".join(_texts(data)))
+
+    def repeated(name: str, score: Score) -> bool:
+        reason, value = f"reason{score.reason}", f"score{score.value:.0f}"
+        return any(_letters(f"{name}{first}{then}") in heard for first, then in ((reason, value), (value, reason)))
+
+    if all(repeated(name, score) for name, score in scores.items()):
+        raise UnusableVerdictError("the verdict only repeats what stands in the data")
+    return scores
+
+
+def _texts(data: str) -> Iterable[str]:
+    return (text for line in data.split("\n") for text in json.loads(line).values() if isinstance(text, str))
+
+
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalnum, text))
 
 
 def _last_verdict(reply: str, names: set[str]) -> dict[str, Any]:
