@@ -64,7 +64,7 @@ def deal(reading: Reading) -> Action:
     standing = reading.standing
     value = board.own[standing] if standing is not None else board.none - 1
     least = board.none if _at_the_end(reading) else board.none + 1e-9
-    remark = remark_on_standing(reading, value - board.none)
+    remark = remark_on_standing(reading, value - board.none, accepts=value >= ask)
     if reading.is_last_chance and value >= least:
         return Action("action", "accept")
     if value >= ask:
@@ -86,18 +86,19 @@ def deal(reading: Reading) -> Action:
     return Action("action", f"offer {terms_text(reading, offer)}")
 
 
-def remark_on_standing(reading: Reading, gain: float) -> str:
+def remark_on_standing(reading: Reading, gain: float, *, accepts: bool) -> str:
     """What it has to say to the other's standing offer before it decides, once for each offer; "" for nothing.
 
-    In divide it reckons aloud, for its points are known; in a bargain it says no more than that it would lose.
+    In divide it reckons aloud, for its points are known. In a bargain it says that it would lose, but that it would
+    gain only when it is about to accept.
     """
     if reading.standing is None or reading.is_last_chance:
         return ""
     if reading.facts.rules == "divide":
         private = reading.facts.private
         text = count(kept_by(reading, reading.standing, reading.seat), private["values"], private["outside"])
-    elif reading.facts.rules == "bargain" and gain < 0:
-        text = phrase(reading, "losing price", n=reading.standing)
+    elif reading.facts.rules == "bargain" and (gain < 0 or accepts):
+        text = phrase(reading, "losing price" if gain < 0 else "gaining price", n=reading.standing)
     else:
         return ""
     return "" if text in reading.said else text

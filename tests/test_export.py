@@ -240,6 +240,10 @@ def test_a_dataset_folder_opens_with_load_from_disk_and_load_dataset_and_comes_b
         split: rows.to_list() for split, rows in data.items()
     }
     assert sorted(read_dataset(tmp_path / "set"), key=lambda e: e.id) == sorted(records, key=lambda e: e.id)
+    imported = read(tmp_path / "set")
+    assert sorted(imported.episodes, key=lambda e: e.id) == sorted(records, key=lambda e: e.id)
+    assert imported.splits == {}
+    assert [problem for problem in imported.problems if problem.kind != "ignored"] == []
     assert sorted(open_records(str(tmp_path / "set")), key=lambda e: e.id) == sorted(records, key=lambda e: e.id)
 
 

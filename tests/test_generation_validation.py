@@ -267,7 +267,7 @@ def test_the_schema_is_strict_and_asks_for_exactly_what_is_read():
 
     check(schema, draft().model_dump())
     assert "maxLength" not in str(schema)  # hosted endpoints refuse it in a strict schema
-    assert "maxLength" in str(response_format(with_lengths=True))
+    assert "maxLength" in str(response_format(with_limits=True))
 
 
 def test_a_shuffled_alphabet_of_noise_never_becomes_a_good_draft():

@@ -171,7 +171,7 @@ class Plan:
         sources = inspirations if inspirations is not None else [own_inspirations()]
         self.drawn = draw(sources, n, seed=seed)
         self.format = response_format(
-            with_lengths=_is_local(self.model),
+            with_limits=_is_local(self.model),
             occupations=[character.occupation for character in self.company.characters],
         )
         self.settings = {
@@ -403,7 +403,8 @@ def read_journal(path: str | Path, plan: Plan) -> dict[int, dict[str, Any]]:
         )
     replies: dict[int, dict[str, Any]] = {}
     for record in records[1:]:
-        index, reply = record.get("index"), {key: record[key] for key in ("text", "error", "usage") if key in record}
+        index = record.get("index")
+        reply: dict[str, Any] = {key: record[key] for key in ("text", "error", "usage") if key in record}
         if type(index) is not int or index < 0 or not isinstance(reply.get("text", reply.get("error")), str):
             continue
         # A reply is never replaced by a failure, nor by another reply: the first run's tasks stay.

@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from sotopia_env.models import encodable
 from sotopia_env.tasks import RELATIONSHIPS, Record, Relationship
 
-OLDEST = 120
+YOUNGEST, OLDEST = 0, 120
 SHORTEST_SCENARIO, LONGEST_SCENARIO = 40, 700
 SHORTEST_GOAL, LONGEST_GOAL = 20, 400
 """Lengths in characters."""
@@ -50,8 +50,8 @@ class Part(Record):
     model_config = ConfigDict(strict=True)
 
     goal: str
-    youngest: int = Field(ge=0, le=OLDEST)
-    oldest: int = Field(ge=0, le=OLDEST)
+    youngest: int = Field(ge=YOUNGEST, le=OLDEST)
+    oldest: int = Field(ge=YOUNGEST, le=OLDEST)
     occupation: str
 
 
@@ -76,27 +76,28 @@ class Draft(Record):
         return self.first.goal, self.second.goal
 
 
-def response_format(*, with_lengths: bool = False, occupations: Iterable[str] = ()) -> dict[str, Any]:
+def response_format(*, with_limits: bool = False, occupations: Iterable[str] = ()) -> dict[str, Any]:
     """The strict JSON schema of a draft, as the OpenAI API takes it.
 
     Args:
-        with_lengths: Limit the texts' lengths too. Grammars of local models keep to such limits; hosted
-            endpoints may refuse them in a strict schema.
+        with_limits: Limit the texts' lengths and the ages too. Grammars of local models keep to such limits;
+            hosted endpoints may refuse them in a strict schema.
         occupations: Those that somebody in the cast has; only they may be asked for. Any, if there are none or
             more than a schema should list.
     """
     known = sorted(set(occupations) - {""})
-    occupation = _text(0, _LOCAL_OCCUPATION) if with_lengths else _text()
+    occupation = _text(0, _LOCAL_OCCUPATION) if with_limits else _text()
     if 0 < len(known) <= _MOST_OCCUPATIONS:
         occupation = {"type": "string", "enum": ["", *known]}
+    age = {"type": "integer", **({"minimum": YOUNGEST, "maximum": OLDEST} if with_limits else {})}
     part = _object(
-        goal=_text(SHORTEST_GOAL, _LOCAL_GOAL) if with_lengths else _text(),
-        youngest={"type": "integer"},
-        oldest={"type": "integer"},
+        goal=_text(SHORTEST_GOAL, _LOCAL_GOAL) if with_limits else _text(),
+        youngest=age,
+        oldest=age,
         occupation=occupation,
     )
     draft = _object(
-        scenario=_text(SHORTEST_SCENARIO, _LOCAL_SCENARIO) if with_lengths else _text(),
+        scenario=_text(SHORTEST_SCENARIO, _LOCAL_SCENARIO) if with_limits else _text(),
         relationship={"type": "string", "enum": list(RELATIONSHIPS)},
         first=part,
         second=part,

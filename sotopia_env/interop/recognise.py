@@ -61,6 +61,9 @@ Kind = Literal[
 MOST_FILES = 1_000_000
 """Files of one import."""
 
+_BESIDE_ARROW = {"dataset_dict.json", "dataset_info.json", "state.json"}
+"""What the library `datasets` keeps beside its data: no records."""
+
 _BULK = re.compile(
     rb'"(?:rewards|raw_rewards|rewards_prompt|messages|raw_messages|social_interactions|seats|events|believability_1'
     rb'|prolific_id)\\*"'
@@ -560,7 +563,8 @@ def found_files(paths: Iterable[str | Path]) -> Iterator[tuple[Path, bool]]:
             continue
         for folder, folders, names in os.walk(path):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
-            for name in sorted(names):
+            saved = "dataset_dict.json" in names or any(name.endswith(".arrow") for name in names)
+            for name in sorted(set(names) - (_BESIDE_ARROW if saved else set())):
                 count += 1
                 if count > MOST_FILES:
                     raise TaskNotFoundError(f"{str(path)!r} holds more than {MOST_FILES} files. Give a smaller folder.")
