@@ -1,4 +1,4 @@
-"""Muon, an optimizer under which small models learn from several times fewer tokens than under AdamW.
+"""Muon, an optimizer under which small models that are trained whole learn from fewer tokens than under AdamW.
 
 Of the gradient's running mean of every hidden weight matrix it takes the nearest orthogonal matrix, so that all
 directions of the matrix move alike (Jordan et al. 2024, kellerjordan.github.io/posts/muon). The step is scaled so that
@@ -73,7 +73,7 @@ def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
     """Nearly the orthogonal matrix next to one: the same singular vectors, all singular values between 0.7 and 1.2."""
     first, third, fifth = _COEFFICIENTS
     tall = matrix.shape[0] > matrix.shape[1]
-    found = (matrix.T if tall else matrix) / (torch.linalg.matrix_norm(matrix) + 1e-12)
+    found: torch.Tensor = (matrix.T if tall else matrix) / (torch.linalg.matrix_norm(matrix) + 1e-12)
     for _ in range(_REPETITIONS):
         square = found @ found.T
         found = torch.addmm(found, torch.addmm(square, square, square, beta=third, alpha=fifth), found, beta=first)

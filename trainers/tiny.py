@@ -253,17 +253,24 @@ def _offer_text(task: Task, seat: int, result: Any) -> str:
     """A result as the other seat offers it."""
     if task.family == "bargain":
         return str(result)
-    pool = cast("dict[str, int]", task.terms["items"])
-    kept = result if seat == 1 else [count - first for count, first in zip(pool.values(), result, strict=True)]
-    return " ".join(f"{item}={count}" for item, count in zip(pool, kept, strict=True))
+    return " ".join(f"{item}={number}" for item, number in _kept(task, 1 - seat, result).items())
+
+
+def _kept(task: Task, seat: int, result: Any) -> dict[str, int]:
+    """What a seat keeps of the pool of a division."""
+    pool = _pool(task)
+    return {item: first if seat == 0 else pool[item] - first for item, first in zip(pool, result, strict=True)}
+
+
+def _pool(task: Task) -> dict[str, int]:
+    return cast("dict[str, int]", task.terms["items"])
 
 
 def _reckoned(task: Task, seat: int, result: Any, gains: bool, none: float, draw: random.Random) -> str:
     if task.family == "bargain":
         return draw.choice(PHRASES["gaining price" if gains else "losing price"]).format(n=result)
-    pool = cast("dict[str, int]", task.terms["items"])
-    mine = [kept if seat == 0 else number - kept for kept, number in zip(result, pool.values(), strict=True)]
-    return count(dict(zip(pool, mine, strict=True)), task.seats[seat].private["values"], none)
+    values = cast("dict[str, float]", task.seats[seat].private["values"])
+    return count(_kept(task, seat, result), values, none)
 
 
 def _told(task: Task, seat: int, none: float, draw: random.Random) -> str:
@@ -271,8 +278,8 @@ def _told(task: Task, seat: int, none: float, draw: random.Random) -> str:
     if task.family == "bargain":
         return draw.choice(PHRASES["naive worth"]).format(n=f"{private['value']:g}")
     if draw.random() < 0.5:
-        return useful(private["values"], task.terms["items"])
-    points = points_told(private["values"], task.terms["items"])
+        return useful(private["values"], _pool(task))
+    points = points_told(private["values"], _pool(task))
     return draw.choice(PHRASES["points"]).format(points=points, none=f"{none:g}")
 
 

@@ -1164,7 +1164,7 @@ def qa(
         list[str],
         typer.Option(
             metavar="[LABEL=]SPEC",
-            help="Once per hf/<hub id or folder>, a PEFT adapter's too; the first is the base that changes are taken to.",
+            help="Once per hf/<hub id or folder>, a PEFT adapter's too; changes are taken to the first.",
         ),
     ],
     task: Annotated[
@@ -1175,7 +1175,9 @@ def qa(
         str | None,
         typer.Option(metavar="PATH", help="A zip or folder of MMLU's CSV files, or hub. Default: hub (cais/mmlu)."),
     ] = None,
-    subject: Annotated[list[str] | None, typer.Option(help="Only this subject of MMLU; more than once for some.")] = None,
+    subject: Annotated[
+        list[str] | None, typer.Option(help="Only this subject of MMLU; more than once for some.")
+    ] = None,
     scoring: Annotated[
         list[str] | None,
         typer.Option(help="How MMLU's answers are read: letter, text (of the choices), or both, which is the default."),
