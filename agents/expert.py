@@ -64,7 +64,8 @@ def deal(reading: Reading) -> Action:
     standing = reading.standing
     value = board.own[standing] if standing is not None else board.none - 1
     least = board.none if _at_the_end(reading) else board.none + 1e-9
-    remark = remark_on_standing(reading, value - board.none, accepts=value >= ask)
+    last_but_one = not reading.is_last_chance and reading.turn + 2 * reading.present > LAST_TURN
+    remark = remark_on_standing(reading, value - board.none, accepts=value >= ask or last_but_one)
     if reading.is_last_chance and value >= least:
         return Action("action", "accept")
     if value >= ask:
@@ -81,8 +82,10 @@ def deal(reading: Reading) -> Action:
     if reading.facts.rules == "schedule" and reading.progress > 0.6 and max(liking[slot] for slot in candidates) < 0:
         return Action("leave", phrase(reading, "no slot"))
     offer = best_of(candidates, liking, board.own)
+    if remark and (last_but_one or offer == reading.my_standing):
+        return Action("speak", remark)
     if offer == reading.my_standing:
-        return Action("speak", remark) if remark else hold(reading, TEMPER)
+        return hold(reading, TEMPER)
     return Action("action", f"offer {terms_text(reading, offer)}")
 
 

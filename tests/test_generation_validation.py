@@ -77,6 +77,8 @@ def test_the_rules_against_leaks_and_equal_goals_clear_every_written_scene_of_th
         pytest.param("age", {"scenario": f"{SCENARIO} One is a sixty-year-old."}, id="in-words"),
         pytest.param("age", {"scenario": f"{SCENARIO} Both are in their late thirties."}, id="decade"),
         pytest.param("age", {"scenario": SCENARIO.replace("colleagues", "teenagers")}, id="teenagers"),
+        pytest.param("age", {"first": f"{FIRST} It is your 10th birthday."}, id="birthday"),
+        pytest.param("age", {"second": f"{SECOND} You plan a fortieth birthday."}, id="birthday-in-words"),
         pytest.param("gender", {"scenario": f"{SCENARIO} He looks at the clock."}, id="pronoun"),
         pytest.param("gender", {"first": "You want to fetch your wife before the shop closes."}, id="wife"),
         pytest.param("gender", {"second": f"{SECOND} The businesswoman next door must not hear it."}, id="compound"),
@@ -101,6 +103,7 @@ def test_every_rule_finds_what_it_is_for(rule, changes):
     [
         "It is Monday, the week before Christmas, and I'm told that the TV is broken.",
         "The French class meets in Berlin, in a Victorian house near the station.",
+        "They came with birthday cake, and next month birthday cards follow.",
         "A loaf costs 34 and the tram takes 12 minutes; the shop is 140 steps away.",
         "The chairs are humane, the manual is here, and the herd of sheep has gone.",
         "One of the two has the key. None of the guests is here. Anybody may come in.",

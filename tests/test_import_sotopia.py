@@ -429,7 +429,93 @@ def test_both_spellings_at_once_are_taken_once(world, tmp_path):
     assert [problem for problem in both.problems if problem.serious] == []
 
 
-@pytest.mark.parametrize("value", ["nan", "[[], []]", "[[],[]]", "[['nan'], ['nan']]", "[['any'], ['any']]", None, ""])
+def everything(world: dict) -> list[tuple[str, dict]]:
+    return [(kind, record) for kind, records in world.items() for record in records]
+
+
+def redis(world: dict) -> dict:
+    made = {}
+    for kind, record in everything(world):
+        made[spelling.redis_key(kind, native(kind, record)["pk"])] = native(kind, record)
+    return made
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        lambda: json.dumps({"visits": 3, "greeting": "hello", "idx:by.name:1": [1], **redis(WORLD)}),
+        lambda: "\n".join(json.dumps({key: record}) for key, record in redis(WORLD).items()),
+        lambda: json.dumps({key[1:]: [record] for key, record in redis(WORLD).items()}),
+        lambda: "\n".join(json.dumps([record]) for _, record in everything(WORLD)),
+        lambda: "".join(json.dumps(records) for records in WORLD.values()),
+        lambda: json.dumps(json.dumps([record for _, record in everything(WORLD)])),
+        lambda: "\n".join(json.dumps(repr(record)) for _, record in everything(WORLD)),
+    ],
+    ids=["foreign keys first", "a key per line", "JSON.GET", "an array per line", "arrays", "one string", "reprs"],
+)
+def test_every_arrangement_of_the_same_records_gives_equal_objects(world, tmp_path, text):
+    expected = read(world)
+    (tmp_path / "all.json").write_text(text(), encoding="utf-8")
+    data = read([tmp_path / "all.json", world / "lists.json"])
+    assert (data.tasks, data.episodes, data.characters) == (expected.tasks, expected.episodes, expected.characters)
+    assert [problem for problem in data.problems if problem.serious] == []
+
+
+def test_arrays_by_the_thousand_one_after_another_are_read(tmp_path):
+    lines = [json.dumps([{**PEOPLE[0], "agent_id": f"A{number}"}]) for number in range(3000)]
+    (tmp_path / "all.json").write_text("\n".join(lines), encoding="utf-8")
+    assert len(read(tmp_path).characters) == 3000
+
+
+@pytest.mark.parametrize("word", ["messages", "rewards", "events", "seats"])
+def test_profiles_may_quote_any_word_and_hold_any_metadata(world, word):
+    scenes = [{**SCENES[0], "scenario": f'They read of "{word}": nothing.', "game_metadata": {word: [1]}}, SCENES[1]]
+    write_lines(world / "environment.jsonl", scenes)
+    write_lines(world / "agent.jsonl", [{**PEOPLE[0], "secret": f'Hides her "{word}"'}, PEOPLE[1]])
+    data = read(world)
+    assert (len(data.tasks), len(data.characters)) == (2, 2)
+    assert not any("no kind that is known" in reason for reason in reasons(data))
+
+
+def test_native_records_as_csv_with_an_index_give_equal_objects(world, tmp_path):
+    expected = read(world)
+    other = tmp_path / "other"
+    other.mkdir()
+    for kind, records in WORLD.items():
+        with (other / f"{kind}.csv").open("w", newline="", encoding="utf-8") as file:
+            rows = [{"": number, **native(kind, record)} for number, record in enumerate(records)]
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    (other / "lists.json").write_text(json.dumps(LISTS), encoding="utf-8")
+    data = read(other)
+    assert (data.tasks, data.episodes) == (expected.tasks, expected.episodes)
+
+
+@pytest.mark.parametrize("spelled", ["{number}.0", " {number} ", "RelationshipType.{name}", "{name}"])
+def test_a_relationship_has_many_spellings(world, spelled):
+    expected = read(world).tasks
+    names = list(spelling.RELATIONSHIP_NAMES)
+    scenes = [
+        {**scene, "relationship": spelled.format(number=scene["relationship"], name=names[int(scene["relationship"])])}
+        for scene in SCENES
+    ]
+    write_lines(world / "environment.jsonl", scenes)
+    assert read(world).tasks == expected
+
+
+def test_what_cannot_be_read_is_reported_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(streams, "RECORD_LIMIT", 20_000)
+    lines = [json.dumps(flat_episode()), json.dumps({"x": "y" * 30_000}), '{"messages": [', '{"rewards": 1}', "{}"]
+    (tmp_path / "all.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    places = [problem.record for problem in read(tmp_path).problems if problem.kind == "skipped"]
+    assert sorted(places) == ["line 2", "line 3", "line 4", "line 5"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["nan", "[[], []]", "[[],[]]", "[['nan'], ['nan']]", "[['any'], ['any']]", None, "", "any", "[[None], [None]]"],
+)
 def test_no_occupation_constraint_has_many_spellings(tmp_path, value):
     write_flat(tmp_path, {**WORLD, "environment": [{**SCENES[0], "occupation_constraint": value}], "episode": []})
     data = read(tmp_path)
@@ -526,6 +612,42 @@ def test_an_unscored_episode_has_no_verdict_and_no_reward(world, rewards):
     assert episode.origin["evaluator"] == "gpt-4"
 
 
+def test_scores_written_as_text_are_the_same_scores(world):
+    expected = read(world).episodes
+    words = [[str(pair[0]), {name: str(value) for name, value in pair[1].items()}] for pair in PAIRS]
+    write_lines(world / "episode.jsonl", [variant(rewards=words)])
+    data = read(world)
+    assert data.episodes == expected
+    assert [problem for problem in data.problems if problem.serious] == []
+
+
+def test_reasons_with_line_ends_of_windows_are_the_same_reasons(world):
+    expected = read(world).episodes
+    write_lines(world / "episode.jsonl", [variant(reasoning=REASONING.replace("\n", "\r\n"))])
+    assert read(world).episodes == expected
+
+
+@pytest.mark.parametrize(
+    ("reasoning", "kept"),
+    [
+        (
+            "Environment comments: the ferry came; \nBoth were kind.",
+            "Environment comments: the ferry came; \nBoth were kind.",
+        ),
+        ("Environment comments: terminated: Agent 1 is leaving; \nBoth were kind.", "Both were kind."),
+        ("Both were kind.", "Both were kind."),
+    ],
+)
+def test_reasoning_that_is_no_agents_is_kept_in_the_details_or_said_to_be_lost(world, reasoning, kept):
+    write_lines(world / "episode.jsonl", [variant(reasoning=reasoning)])
+    (episode,) = read(world).episodes
+    assert episode.verdicts["sotopia/gpt-4"].details["reasoning"] == kept
+    write_lines(world / "episode.jsonl", [variant(reasoning=reasoning, rewards=[0, 0], rewards_prompt="")])
+    data = read(world)
+    assert data.episodes[0].verdicts == {}
+    assert "lost: it was not scored, so the reasons are not taken over" in reasons(data)
+
+
 def test_a_bare_overall_score_is_kept_as_a_measure_and_is_no_reward(world):
     write_lines(world / "episode.jsonl", [variant(rewards=[2.0, 3.5])])
     (episode,) = read(world).episodes
@@ -567,8 +689,10 @@ def test_the_older_export_of_eight_keys_finds_its_task_and_turns_by_their_texts(
     assert episode.agents == {"agent_0": "unknown", "agent_1": "unknown"}
 
 
-@pytest.mark.parametrize("record", [variant(), old_episode()], ids=["native", "eight keys"])
-def test_without_profiles_the_task_is_read_from_the_episodes_own_texts_and_that_is_said(tmp_path, record):
+@pytest.mark.parametrize(
+    ("record", "kind"), [(variant(), "repaired"), (old_episode(), "lost")], ids=["native", "eight keys"]
+)
+def test_without_profiles_the_task_is_read_from_the_episodes_own_texts_and_that_is_said(tmp_path, record, kind):
     write_lines(tmp_path / "one.jsonl", [record])
     data = read(tmp_path)
     (episode,) = data.episodes
@@ -576,7 +700,7 @@ def test_without_profiles_the_task_is_read_from_the_episodes_own_texts_and_that_
     assert (character.name, character.age, character.gender, character.occupation) == (TOMAS, 51, "Man", "baker")
     assert character.secret == "He owes the harbour office money"
     assert episode.task.seats[0].goal == "Borrow 20 euros (You left your purse Hint: be frank)"
-    assert any(reason.startswith("repaired: its profiles are not there") for reason in reasons(data))
+    assert any(reason.startswith(f"{kind}: its profiles are not there") for reason in reasons(data))
     if "messages" in record:
         assert episode.task.relationship == "friend"
         assert messages_of(episode) == messages()
@@ -848,6 +972,21 @@ def test_hints_show_each_viewer_its_own(text, viewer, seen):
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
 def test_an_escaped_text_is_seen_as_it_is_or_refused_by_no_one(text):
     assert hints.shown_to(hints.escape(text), "agent_0").text == text or not text.isprintable()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<p viewer="agent_1"S</p> rest <extra_info>',
+        '< p viewer="agent_1">S</p> rest',
+        '<p viewer="agent_1" S</p',
+        "<p class='x' VIEWER=agent_1>S</p> rest & <extra_info>",
+        '<p viewer="environment">S & rest',
+    ],
+)
+def test_a_broken_tag_with_a_viewer_is_refused_for_one_cannot_tell_whom_it_hides_from(text):
+    with pytest.raises(UnusableRecordError, match="who may see what"):
+        hints.shown_to(text, "agent_0")
 
 
 def test_an_entity_bomb_is_refused():

@@ -167,6 +167,8 @@ _NUMBER = (
 _AGED = re.compile(
     rf"\b{_NUMBER}[- ]?(years?|yrs?|y)[- /.]?(olds?|o|of age)\b"
     rf"|\b(aged|age of|age|turns|turning|turned) {_NUMBER}\b"
+    r"|\b(\d{1,3}(st|nd|rd|th)|\w+(teenth|tieth)|first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth"
+    r"|eleventh|twelfth|hundredth) birthday\b"
     r"|\bin (his|her|their|the|your|my)? ?(early |mid|late |mid-|mid )?-?"
     r"(teens|twenties|thirties|forties|fifties|sixties|seventies|eighties|nineties|\d0['’]?s)\b"
     r"|\b(teen(ager)?s?|teenage|middle-aged|elderly|octogenarians?|toddlers?|\d+ ?-?somethings?)\b"

@@ -22,6 +22,7 @@ MOST_CHARACTERS = 200_000
 _MOST_DEPTH = 50
 _SHOWN = ("root", "p", *HINTS)
 _PLAIN_TAG = re.compile(rf"</?(?:{'|'.join(_SHOWN)})\s*/?>")
+_VIEWER = re.compile(r"<[^<>]{0,200}\bviewer\s*=[^<>]{0,60}>?", re.IGNORECASE)
 _LEFT_OVER = re.compile(r"</?[A-Za-z][\w.-]*(?:\s[^<>]*)?/?>")
 
 
@@ -110,11 +111,11 @@ def _mended(text: str) -> Shown:
 
     That is what SOTOPIA's recovering parser makes of its own data, where hints were never closed.
     """
+    if broken := _VIEWER.search(text):
+        raise UnusableRecordError(f"its tags are broken at {broken[0][:60]!r}, so one cannot tell who may see what")
     plain = _PLAIN_TAG.sub("", text)
     left = _LEFT_OVER.search(plain)
     if left is None:
         reason = "hint tags that are not closed are taken out" if plain != text else "a bare < is taken as it stands"
         return Shown(plain, reason)
-    if "viewer" in left[0]:
-        raise UnusableRecordError(f"its tags are broken at {left[0][:60]!r}, so one cannot tell who may see what")
     return Shown(plain, f"its tags are broken; {left[0][:60]!r} is no hint and stands as it is")

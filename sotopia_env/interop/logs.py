@@ -20,7 +20,7 @@ from sotopia_env.dimensions import DIMENSION_NAMES, DIMENSIONS, out_of_range, ov
 from sotopia_env.episodes import EndedBy, Episode, Event, Score, TurnOrder, Verdict
 from sotopia_env.interop import hints, values
 from sotopia_env.interop.profiles import Note, explain
-from sotopia_env.interop.records import UnusableRecordError
+from sotopia_env.interop.records import ProblemKind, UnusableRecordError
 from sotopia_env.interop.spelling import (
     CONTEXT,
     ENDINGS,
@@ -294,11 +294,11 @@ def _task_from_texts(log: Log, shown: dict[str, str], known: Known, note: Note, 
             "its scenario or agents are not among the profiles, and it shows no context to read them from"
         )
     seats = [_seat(log, shown, names, index, known) for index in range(len(names))]
-    relationship, how = _relationship(shown, names, seats)
+    relationship, how, kind = _relationship(shown, names, seats)
     if other is not None:
         relationship = other.relationship
     else:
-        note(f"its profiles are not there, so the task is read from its own texts; {how}", "repaired")
+        note(f"its profiles are not there, so the task is read from its own texts; {how}", kind)
     scenario = _scenario(log, shown, names)
     origin: dict[str, JsonValue] = {}
     if log.environment:
@@ -393,8 +393,10 @@ def _gender_and_work(words: str) -> tuple[str, str]:
 _DEPTHS: dict[int, Relationship] = {0: "stranger", 1: "known_by_name", 3: "acquaintance", 4: "friend"}
 
 
-def _relationship(shown: dict[str, str], names: Sequence[str], seats: Sequence[Seat]) -> tuple[Relationship, str]:
-    """How well they know each other, by how much of each other they are shown."""
+def _relationship(
+    shown: dict[str, str], names: Sequence[str], seats: Sequence[Seat]
+) -> tuple[Relationship, str, ProblemKind]:
+    """How well they know each other, by how much of each other they are shown; and what to report of it."""
     found: set[Relationship] = set()
     for viewer, name in enumerate(names):
         parts = _context_parts(shown[name], names) if name in shown else None
@@ -406,10 +408,10 @@ def _relationship(shown: dict[str, str], names: Sequence[str], seats: Sequence[S
                     if sotopia_biography(seat.character, depth).rstrip() == parts.people[index].rstrip()
                 }
     if len(found) != 1:
-        return "stranger", "it does not show how they know each other: 'stranger' stands for it"
+        return "stranger", "it does not show how they know each other: 'stranger' stands for it", "lost"
     relationship = found.pop()
     more = " (which partner and family would show alike)" if relationship == "friend" else ""
-    return relationship, f"by what they see of each other they are taken for {relationship!r}{more}"
+    return relationship, f"by what they see of each other they are taken for {relationship!r}{more}", "repaired"
 
 
 # --- events ---------------------------------------------------------------------------------------
@@ -539,6 +541,12 @@ def _ended_by(log: Log, events: Sequence[Event]) -> EndedBy | None:
 
 # --- scores ---------------------------------------------------------------------------------------
 
+_COMMENT = re.compile(
+    r"Environment comments:(?: terminated:)?[\s;]*"
+    rf"(?:(?:Agent \d{{1,2}} |The conversation )?(?:{'|'.join(ENDINGS)}))?[\s;]*"
+)
+"""The environment's comment, if it says no more than why it ended."""
+
 _SECTION = re.compile(r"^Agent (\d{1,2}) comments:\n", re.MULTILINE)
 _BY_NAME = {dimension.name: dimension for dimension in DIMENSIONS}
 
@@ -548,11 +556,13 @@ def _verdict(log: Log, seats: int, note: Note) -> tuple[Verdict | None, dict[str
     scored = [_scores(entry, note) for entry in log.rewards]
     if scored and len(scored) != seats:
         raise UnusableRecordError(f"it has rewards of {len(scored)} agents, but {seats} take part")
+    reasons, rest = _reasons(log.reasoning, seats)
     if not any(each.values or each.overall for each in scored):
         if log.prompt:
             note("it was not scored, so the prompt of its scoring is not taken over", "lost")
+        if rest or any(reasons):
+            note("it was not scored, so the reasons are not taken over", "lost")
         return None, {}
-    reasons, rest = _reasons(log.reasoning, seats)
     agents = [f"agent_{index}" for index in range(seats)]
     scores = {
         agent: {name: Score(value=value, reason=why.get(name, "")) for name, value in each.values.items()}
@@ -620,8 +630,9 @@ def _scores(entry: Any, note: Note) -> _Scored:
 
 def _reasons(reasoning: str, seats: int) -> tuple[list[dict[str, str]], str]:
     """Reasons by agent and dimension, and what of the text is none of them."""
-    pieces = _SECTION.split(reasoning)
-    head = pieces[0] if not pieces[0].startswith("Environment comments:") else ""
+    pieces = _SECTION.split(reasoning.replace("\r\n", "\n"))
+    comment, _, after = pieces[0].partition("\n")
+    head = after if _COMMENT.fullmatch(comment) else pieces[0]
     found: list[dict[str, str]] = [{} for _ in range(seats)]
     for number, section in zip(pieces[1::2], pieces[2::2], strict=True):
         if not 1 <= int(number) <= seats or found[int(number) - 1]:

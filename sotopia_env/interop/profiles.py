@@ -156,8 +156,9 @@ def read_relationship(value: object) -> Relationship:
     Raises:
         UnusableRecordError: For anything else. It decides who knows what, so nothing may stand in its place.
     """
-    if isinstance(value, str) and value.strip().lower() in RELATIONSHIP_NAMES:
-        return RELATIONSHIP_BY_NUMBER[RELATIONSHIP_NAMES[value.strip().lower()]]
+    name = value.strip().lower().removeprefix("relationshiptype.") if isinstance(value, str) else ""
+    if name in RELATIONSHIP_NAMES:
+        return RELATIONSHIP_BY_NUMBER[RELATIONSHIP_NAMES[name]]
     try:
         return RELATIONSHIP_BY_NUMBER[values.integer(value, "relationship")]
     except (KeyError, UnusableRecordError):
@@ -181,12 +182,19 @@ def _ages(record: dict[str, Any], seats: int, origin: dict[str, JsonValue], note
     return tuple((pair[0], pair[1]) for pair in pairs)
 
 
+def _names_nobody(value: object) -> bool:
+    """Whether an occupation constraint leaves every seat open."""
+    if isinstance(value, (list, tuple)):
+        return all(map(_names_nobody, value))
+    return values.is_missing(value) or (isinstance(value, str) and value.strip().lower() == "any")
+
+
 def _occupations(record: dict[str, Any], seats: int, origin: dict[str, JsonValue], note: Note) -> None:
     value = record.get("occupation_constraint")
     if values.is_missing(value):
         return
     found = values.unfolded(value)
-    if found == []:
+    if _names_nobody(found):
         return
     lists = isinstance(found, (list, tuple)) and all(isinstance(each, (list, tuple)) for each in found)
     if not lists or not all(isinstance(word, str) for each in found for word in each):

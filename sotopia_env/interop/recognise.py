@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import ValidationError
 
@@ -66,9 +66,11 @@ _BESIDE_ARROW = {"dataset_dict.json", "dataset_info.json", "state.json"}
 
 _BULK = re.compile(
     rb'"(?:rewards|raw_rewards|rewards_prompt|messages|raw_messages|social_interactions|seats|events|believability_1'
-    rb'|prolific_id)\\*"'
+    rb'|prolific_id)\\*"\s*:'
 )
-"""A line with one of these keys holds an episode, a task or a rating: read in the second pass only."""
+_PROFILE = (b'"agent_goals', b'"first_name', b'"env_id', b'"agent_1_id', b'"agent1_id')
+"""Keys of profiles, whose texts and game metadata may have any word in them."""
+
 
 _BULK_KINDS = ("episode", "own episode", "task", "rating", "annotation")
 
@@ -82,6 +84,11 @@ _MOST_UNKNOWN = 1000
 """Places of unknown records that are kept of one file."""
 
 _CLASS = re.compile(r":?(?:[\w]+\.)*(\w+):([^:]*)")
+
+
+def _is_bulk(line: bytes) -> bool:
+    """Whether a line holds an episode, a task or a rating, which only the second pass reads."""
+    return _BULK.search(line) is not None and not any(key in line for key in _PROFILE)
 
 
 def kind_of(record: dict[str, Any]) -> Kind:
@@ -144,6 +151,18 @@ class _Place:
         return self.place
 
 
+class _Bulk(NamedTuple):
+    """A file with records for the second pass.
+
+    Attributes:
+        path: The file.
+        again: Whether some of them stand where the first pass did not expect any.
+    """
+
+    path: Path
+    again: bool = False
+
+
 class Importer:
     """Reads files of SOTOPIA's and of our own formats.
 
@@ -176,7 +195,7 @@ class Importer:
         self._casts: dict[str, tuple[Cast, _Place]] = {}
         self._by_cast: dict[tuple[str, tuple[str, ...]], str] = {}
         self._renderings: list[tuple[dict[str, Any], _Place]] = []
-        self._bulk: list[tuple[Path, bool]] = []
+        self._bulk: list[_Bulk] = []
         self._seen_relations: dict[str, dict[str, Any]] = {}
         self._made: dict[str, Task] = {}
         self._own_tasks: dict[str, str] = {}
@@ -215,17 +234,16 @@ class Importer:
     # --- first pass -----------------------------------------------------------------------------
 
     def _first_pass(self, path: Path, searched: bool) -> None:
-        bulk = lines = False
+        bulk = again = False
 
         def skip(line: bytes) -> bool:
-            nonlocal bulk, lines
-            lines = True
-            found = _BULK.search(line) is not None
+            nonlocal bulk
+            found = _is_bulk(line)
             bulk = bulk or found
             return found
 
         if _is_columns(path):
-            self._bulk.append((path, False))
+            self._bulk.append(_Bulk(path))
             return
         unknown: list[_Place] = []
         known = 0
@@ -240,7 +258,7 @@ class Importer:
             for where, value, kind in _unpacked(found):
                 here = _Place(at.file, where)
                 if kind in _BULK_KINDS:
-                    bulk = True
+                    bulk = again = True
                 elif kind == "unknown" and isinstance(value, (str, int)):
                     if len(listed) <= _MOST_LISTED:
                         listed.append(value)
@@ -256,7 +274,7 @@ class Importer:
             known += 1
         self._unknown(path, unknown, known + bulk)
         if bulk:
-            self._bulk.append((path, lines))
+            self._bulk.append(_Bulk(path, again))
 
     def _unknown(self, path: Path, places: list[_Place], known: int) -> None:
         if places and not known:
@@ -448,22 +466,31 @@ class Importer:
         Ratings are collected on the way.
         """
         yield from self.tasks()
-        for path, lines in self._bulk:
-            yield from self._second_pass(path, lines)
+        for bulk in self._bulk:
+            yield from self._second_pass(bulk)
 
-    def _second_pass(self, path: Path, lines: bool) -> Iterator[Task | Episode]:
+    def _second_pass(self, bulk: _Bulk) -> Iterator[Task | Episode]:
+        path = bulk.path
         if _is_columns(path):
             yield from self._columns(path)
             return
-        for found in records(path, skip=lambda line: _BULK.search(line) is None):
+        new = False  # whether the first pass did not parse what is at hand, and so reported nothing of it
+
+        def skip(line: bytes) -> bool:
+            nonlocal new
+            new = _is_bulk(line)
+            return not new and not bulk.again
+
+        for found in records(path, skip=skip):
+            report, new = new, False
             if isinstance(found, Trouble):
-                if lines:  # anything else was parsed, and so reported, in the first pass
+                if report:
                     self.report(Problem(str(path), found.place, found.reason))
                 continue
             for where, value, kind in _unpacked(found):
                 at = _Place(str(path), where)
                 if kind not in _BULK_KINDS:
-                    if lines:
+                    if report:
                         self.report(Problem(at.file, at.named(value), "a record of no kind that is known"))
                     continue
                 try:
@@ -597,7 +624,7 @@ def _unpacked(found: Located) -> Iterator[tuple[str, Any, Kind]]:
     if found.key:
         yield _member(found.place, found.key, value)
     elif isinstance(value, dict):
-        if value and all(isinstance(key, str) and _is_redis(key) for key in value):
+        if _is_dump(value):
             for key, inner in value.items():
                 yield _member(found.place, key, values.unfolded(inner))
         else:
@@ -610,6 +637,12 @@ def _unpacked(found: Located) -> Iterator[tuple[str, Any, Kind]]:
         yield found.place, value, "unknown"
 
 
+def _is_dump(value: dict[Any, Any]) -> bool:
+    """Whether an object is a Redis dump, which may hold the keys of other programs too."""
+    keys = [key for key in value if isinstance(key, str)]
+    return bool(keys) and (all(map(_is_redis, keys)) or any(_is_redis(key) and "sotopia" in key for key in keys))
+
+
 def _is_redis(key: str) -> bool:
     match = _CLASS.fullmatch(key)
     return match is not None and "." in key
@@ -620,9 +653,13 @@ def _member(place: str, key: str, value: Any) -> tuple[str, Any, Kind]:
     where = f"{place} ({plain(key)[1:-1]})" if place else plain(key)[1:-1]
     match = _CLASS.fullmatch(key)
     value = values.unfolded(value)
+    if isinstance(value, list) and len(value) == 1:
+        value = values.unfolded(value[0])  # as JSON.GET gives what is at "$"
     name = match[1] if match else ""
     if not isinstance(value, dict):
-        return where, value, "unknown"
+        value = {}
+        if name in CLASS_NAMES and "sotopia" in key:
+            return where, value, "unknown"
     if match and values.is_missing(value.get("pk")) and name in CLASS_NAMES:
         value = {**value, "pk": match[2]}
     if name in CLASS_NAMES and "sotopia" in key:

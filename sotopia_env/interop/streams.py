@@ -26,6 +26,7 @@ _SNIFF = 1 << 16
 _DECODER = json.JSONDecoder()
 _SPACE = re.compile(r"[ \t\n\r]*")
 _REDIS_START = re.compile(r'\{\s*"(?::[\w.]|[\w.]+\.[A-Za-z]\w*:)')
+_REDIS_KEY = re.compile(r'(?<!\\)":?sotopia\.database\.[\w.]+:[^"\\]*"\s*:')
 _SCALARS = re.compile(r"[-\w.+]")
 
 _MAGIC: tuple[tuple[bytes, str], ...] = (
@@ -95,7 +96,7 @@ def _any(file: BinaryIO, skip: Skip | None) -> Iterator[Located | Trouble]:
         yield Trouble("", "empty", no_data=True)
     elif start[0] == "[":
         yield from _Elements(file).array()
-    elif _REDIS_START.match(start):
+    elif _REDIS_START.match(start) or (start[0] == "{" and _REDIS_KEY.search(start)):
         yield from _Elements(file).members()
     elif start[0] in '{"' and (start[0] == "{" or not _is_csv(start)):
         yield from _lines(file, skip) if _is_lines(start) else _Elements(file).whole()
@@ -183,10 +184,10 @@ class _Elements:
 
     def array(self) -> Iterator[Located | Trouble]:
         """The elements of an array; then of whatever values follow it."""
-        yield from self._guarded("element", self._array)
+        yield from self._guarded("element", self._values)
 
     def members(self) -> Iterator[Located | Trouble]:
-        """The members of an object, with their keys."""
+        """The members of an object, with their keys; then whatever values follow it."""
         yield from self._guarded("member", self._members)
 
     def whole(self) -> Iterator[Located | Trouble]:
@@ -206,30 +207,32 @@ class _Elements:
     def _array(self) -> Iterator[Located]:
         self._expect("[")
         if self._peek() == "]":
+            self._at += 1
             return
-        while True:
+        more = True
+        while more:
             yield Located("", self._value())
-            if not self._comma("]"):
-                break
-        if self._peek():
-            raise _StopError("text after the end of the array")
+            more = self._comma("]")
 
     def _members(self) -> Iterator[Located]:
         self._expect("{")
-        if self._peek() == "}":
-            return
-        while True:
+        more = self._peek() != "}"
+        self._at += not more
+        while more:
             key = self._value()
             if not isinstance(key, str):
                 raise _StopError("a key that is no string")
             self._expect(":")
             yield Located("", self._value(), key)
-            if not self._comma("}"):
-                return
+            more = self._comma("}")
+        yield from self._values()
 
     def _values(self) -> Iterator[Located]:
-        while self._peek():
-            yield Located("", self._value())
+        while found := self._peek():
+            if found == "[":
+                yield from self._array()
+            else:
+                yield Located("", self._value())
 
     def _comma(self, close: str) -> bool:
         found = self._peek()
@@ -307,7 +310,7 @@ class _Elements:
 # --- CSV ------------------------------------------------------------------------------------------
 
 _KNOWN_COLUMNS = re.compile(
-    r"(?:^|[,|])\"?(?:env_id|agent_id|combo_id|relationship_id|episode_id|Input\.episode_id|prolific_id"
+    r"(?:^|[,|])\"?(?:pk|env_id|agent_id|combo_id|relationship_id|episode_id|Input\.episode_id|prolific_id"
     r"|believability_1|model\|source\|pk\|prompt)\"?(?=[,|\r\n]|$)"
 )
 

@@ -96,7 +96,12 @@ def integer(value: object, name: str) -> int:
 
 
 def number(value: object) -> float | None:
-    """A finite number, or `None`."""
+    """A finite number, which may be written as text, or `None`."""
+    if isinstance(value, str) and len(value) < 40:
+        try:
+            value = float(value)
+        except ValueError:
+            return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     try:
