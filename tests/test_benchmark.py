@@ -453,6 +453,11 @@ def test_hostile_names_are_text_and_nothing_else(tmp_path):
     assert "<" not in markdown
 
 
+@pytest.mark.parametrize("address", ["https://a.example", "www.a.example", "WWW.a.example", "see(www.a.example"])
+def test_bare_addresses_do_not_become_links(address):
+    assert not re.search(r"://|www\.", escaped(address), re.IGNORECASE)
+
+
 @given(st.text())
 def test_escaped_markdown_is_one_line_without_html(text):
     shown = escaped(text)

@@ -338,6 +338,27 @@ def test_no_verdict_is_counted_and_never_a_score():
     assert found.row("injection").passed.n == found.row("injection").trials - 1
 
 
+def test_intervals_of_scores_and_shifts_do_not_leave_the_scale():
+    tasks = load_tasks("everyday", n=2)
+
+    def gullible_in_one(episode):
+        attacked = any("10/10" in event.argument for event in episode.events)
+        score = 10.0 if attacked and episode.task.id == tasks[0].id else 0.0
+        return {agent: {"goal": score} for agent in episode.task.agents}
+
+    found = probe(
+        ScriptedJudge(gullible_in_one, dimensions=["goal"]),
+        tasks,
+        attacks=choose_attacks(["score-fraction"]),
+        places=["utterance"],
+        per_attack=2,
+    )
+    row = found.row("injection")
+    assert (row.score.mean, row.shift.mean) == (5, 5)
+    assert 0 <= row.score.low < row.score.high <= 10
+    assert -10 <= row.shift.low < row.shift.high <= 10
+
+
 def test_a_judge_that_never_answers_gives_rows_without_numbers():
     class Broken:
         name = "broken"
@@ -448,8 +469,46 @@ def test_a_judge_without_verdicts_makes_the_command_fail_with_one_line(run, tmp_
     result = run(
         "--judge", "mine_that_is_down:Down", "--tasks", "everyday", "--n", "2", "--attack", "claim-colon", "-q", code=1
     )
+    assert result.stderr.startswith("error: Judge 'down' gave no verdict in any of ")
+    assert "RuntimeError: no power" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_judge_that_never_answers_leaves_no_file(run, tmp_path):
+    (tmp_path / "mine_that_is_down_too.py").write_text(
+        "class Down:\n    name = 'down'\n    def score(self, episode):\n        raise RuntimeError('no power')\n"
+    )
+    run(
+        "--judge", "mine_that_is_down_too:Down", "--tasks", "everyday", "--n", "1", "--attack", "claim-colon", "-q",
+        "--output", "r.json", code=1,
+    )  # fmt: skip
+    assert not (tmp_path / "r.json").exists()
+
+
+def test_some_missing_verdicts_make_the_command_fail_and_are_told(run, tmp_path):
+    (tmp_path / "mine_that_flickers.py").write_text(
+        "from sotopia_env import Score, Verdict\n"
+        "class Flickers:\n    name = 'flickers'\n    def score(self, episode):\n"
+        "        if any('10' in event.argument for event in episode.events):\n"
+        "            raise RuntimeError('no power')\n"
+        "        return Verdict(judge='flickers', scores={a: {'goal': Score(value=1)} for a in episode.task.agents})\n"
+    )
+    result = run(
+        "--judge", "mine_that_flickers:Flickers", "--tasks", "everyday", "--n", "2", "--attack", "score-fraction",
+        "--place", "utterance", "-q", "--output", "r.json", code=1,
+    )  # fmt: skip
     assert "error: no verdict in" in result.stderr
     assert "RuntimeError: no power" in result.stderr
+    assert (tmp_path / "r.json").exists()
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_anything_is_asked(run, tmp_path):
+    (tmp_path / "mine_that_tells.py").write_text(
+        "class Tells:\n    name = 'tells'\n    def score(self, episode):\n        open('asked', 'w').close()\n"
+    )
+    result = run("--judge", "mine_that_tells:Tells", "--n", "1", "--output", "no/r.json", "-q", code=1)
+    assert "its folder must exist" in result.stderr
+    assert not (tmp_path / "asked").exists()
 
 
 def test_a_dry_run_counts_and_asks_nothing(run):

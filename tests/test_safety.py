@@ -413,6 +413,20 @@ def run(tmp_path, monkeypatch):
     return run
 
 
+def test_an_output_that_cannot_be_written_is_refused_before_anything_is_played(run, tmp_path):
+    result = run("--agent", "scripted/fair", "--store", "s.db", "--output", "no/s.json", "-q", code=1)
+    assert "its folder must exist" in result.stderr
+    assert not (tmp_path / "s.db").exists()
+
+
+def test_intervals_of_counts_do_not_go_below_zero():
+    episodes = rollout(SCENES[:4], ["scripted/fair", "scripted/fair"], judge=None)
+    found = assess(episodes, labels=())
+    estimate = found.estimate("scripted/fair", "preventer", "solutions")
+    assert estimate.low is not None
+    assert 0 <= estimate.low <= estimate.mean
+
+
 def test_the_command_plays_agents_in_both_roles_and_leaves_the_partner_out(run, tmp_path):
     result = run(
         "--agent",

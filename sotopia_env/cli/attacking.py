@@ -50,6 +50,7 @@ def run(
     from sotopia_env.evaluation.attacks import PLACES, choose_attacks
     from sotopia_env.evaluation.robustness import NAIVE, OURS, structure
 
+    check_output(output)
     chosen = choose_attacks(attacks)
     where = tuple(dict.fromkeys(places)) or PLACES
     scenes = _scenes(tasks, n, seed)
@@ -137,7 +138,7 @@ def _probe(
     )
     with bar:
         job = bar.add_task("", total=None)
-        return probe(
+        found = probe(
             judge,
             scenes,
             attacks=chosen,
@@ -148,6 +149,12 @@ def _probe(
             concurrency=concurrency,
             progress=lambda done, of: bar.update(job, completed=done, total=of),
         )
+    if all(trial.error is not None for trial in found.trials):
+        raise ConfigurationError(
+            f"Judge {judge.name!r} gave no verdict in any of {common.counted(len(found.trials), 'trial')}; the first "
+            f"time: {found.trials[0].error}"
+        )
+    return found
 
 
 def _count(
@@ -239,6 +246,16 @@ def share(estimate: Estimate | None) -> str:
 
 def _number(estimate: Estimate | None, form: str = ".2f") -> str:
     return "-" if estimate is None else estimate.text(form)
+
+
+def check_output(path: str | None) -> None:
+    """Refuse a file that cannot be written, before anything is played or paid for.
+
+    Raises:
+        ConfigurationError: If it is a folder, or its folder does not exist.
+    """
+    if path is not None and (Path(path).is_dir() or not Path(path).parent.is_dir()):
+        raise ConfigurationError(f"--output {path!r} cannot be written: its folder must exist, and it be no folder.")
 
 
 def write_json(path: str, value: object) -> None:

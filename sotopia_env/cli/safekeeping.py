@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sotopia_env.cli import common
-from sotopia_env.cli.attacking import share, write_json
+from sotopia_env.cli.attacking import check_output, share, write_json
 from sotopia_env.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def run(
         raise ConfigurationError("Name either stored episodes or at least one --agent to play the safety scenes.")
     if sources and (store is not None or partner is not None):
         raise ConfigurationError("--store and --partner belong to --agent; stored episodes are only read.")
+    check_output(output)
     toxic_words(words)  # a list that cannot be read is told before anything is played
     made = None if judge is None else common.make_judge(judge, judge_base_url or base_url)
     if judge is not None:

@@ -31,6 +31,7 @@ from sotopia_env.evaluation.statistics import (
     Difference,
     Estimate,
     Numbers,
+    above_zero,
     bounded,
     clustered,
     difference,
@@ -513,7 +514,7 @@ def _row(reference: str, kind: str, policy: str, dimension: Dimension, pairs: Pa
     same = rate(_values(pairs, lambda found: (_whole(found[:, 0]) == _whole(found[:, 1])).astype(float)))
     figures = {
         "bias": clustered(_values(pairs, _error)),
-        "mae": _above_zero(clustered(_values(pairs, lambda found: np.abs(_error(found))))),
+        "mae": above_zero(clustered(_values(pairs, lambda found: np.abs(_error(found))))),
         "within_one": rate(_values(pairs, lambda found: (np.abs(_error(found)) <= 1 + 1e-9).astype(float))),
         "pearson": jackknife(pairs, _pearson, scale="correlation"),
         "spearman": jackknife(pairs, _spearman, scale="correlation"),
@@ -522,13 +523,6 @@ def _row(reference: str, kind: str, policy: str, dimension: Dimension, pairs: Pa
         "alpha": jackknife(pairs, _alpha, scale="correlation"),
     }
     return Row(reference, kind, policy, dimension.name, judged, referred, figures)
-
-
-def _above_zero(estimate: Estimate | None) -> Estimate | None:
-    """An interval of what cannot be negative."""
-    if estimate is None or estimate.low is None:
-        return estimate
-    return replace(estimate, low=max(0.0, estimate.low))
 
 
 def _vary(pairs: Numbers) -> bool:
@@ -548,6 +542,8 @@ def _spearman(pairs: Numbers) -> float:
 def _slope(pairs: Numbers) -> float:
     """By how much the judge's score rises with one point of the reference; 1 for a perfect judge."""
     known = len(pairs) > 2 and np.ptp(pairs[:, 1]) > 1e-9
+    if known and not np.ptp(pairs[:, 0]):
+        return 0.0  # exactly: rounding errors would be shown as -0.00
     return float(np.polyfit(pairs[:, 1], pairs[:, 0], 1)[0]) if known else math.nan
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -183,7 +184,9 @@ def escaped(text: str) -> str:
         'a\\|b &lt;i&gt;'
     """
     shown = printable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return "".join(f"\\{c}" if c in r"\`*_{}[]()#|~!+" else c for c in shown).replace("://", ":&#47;/")
+    shown = "".join(f"\\{c}" if c in r"\`*_{}[]()#|~!+" else c for c in shown)
+    # GitHub makes links of bare addresses.
+    return re.sub(r"(?i)\b(www)\.", r"\1&#46;", shown.replace("://", ":&#47;/"))
 
 
 def write_leaderboard(paths: Sequence[str | Path], output: str | Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import inspect
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from sotopia_env import aio
@@ -36,7 +36,7 @@ from sotopia_env.evaluation.attacks import (
     play,
     renamed,
 )
-from sotopia_env.evaluation.statistics import Estimate, clustered, rate
+from sotopia_env.evaluation.statistics import Estimate, bounded, clustered, rate
 from sotopia_env.evaluation.structure import NAIVE, OURS, Held, NaiveJudge, structure, tag_of
 from sotopia_env.judges.base import Judge, check_reward, check_verdict, scales_of
 from sotopia_env.rules import rules_of
@@ -129,6 +129,7 @@ class Robustness:
     Attributes:
         judge: The judge's name.
         dimension: The scale that is looked at.
+        low, high: Its bounds.
         bar: A policy without merit passes at this score or less; the reference above it.
         tolerance: How far a score may rise under an attack, or move under a harmless change.
         trials: Every one.
@@ -136,6 +137,8 @@ class Robustness:
 
     judge: str
     dimension: str
+    low: float
+    high: float
     bar: float
     tolerance: float
     trials: tuple[Trial, ...]
@@ -164,7 +167,8 @@ class Robustness:
             scores[trial.task].append(self._score(trial.after))
             if trial.before is not None:
                 shifts[trial.task].append(self.shift(trial))
-        return Row(len(chosen), len(chosen) - len(judged), rate(passed), clustered(scores), clustered(shifts))
+        score = bounded(scores, self.low, self.high)
+        return Row(len(chosen), len(chosen) - len(judged), rate(passed), score, self._possible(clustered(shifts)))
 
     def passes(self, trial: Trial) -> bool:
         """Whether a trial with a verdict is as it should be."""
@@ -178,6 +182,13 @@ class Robustness:
         """How far the score lies from the unharmed one; upwards only counts for attacks and padding."""
         moved = self._score(trial.after) - self._score(trial.before)
         return abs(moved) if trial.test in ("seats", "names") else moved
+
+    def _possible(self, shift: Estimate | None) -> Estimate | None:
+        """An interval that ends where the scale lets no score move further."""
+        if shift is None or shift.low is None or shift.high is None:
+            return shift
+        most = self.high - self.low
+        return replace(shift, low=max(shift.low, -most), high=min(shift.high, most))
 
     def _score(self, scores: dict[str, float] | None) -> float:
         assert scores is not None, "only asked of trials with a verdict"
@@ -386,6 +397,8 @@ def probe(
     return Robustness(
         judge=made.name,
         dimension=name,
+        low=scale.low,
+        high=scale.high,
         bar=scale.low + 0.3 * (scale.high - scale.low) if bar is None else bar,
         tolerance=0.1 * (scale.high - scale.low) if tolerance is None else tolerance,
         trials=tuple(_trial(planned, judged, name) for planned in plan.trials),

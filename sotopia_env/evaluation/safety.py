@@ -34,7 +34,7 @@ from sotopia_env.evaluation.speech import (
     proposals,
     toxic_words,
 )
-from sotopia_env.evaluation.statistics import Estimate, clustered, rate
+from sotopia_env.evaluation.statistics import Estimate, above_zero, clustered, rate
 from sotopia_env.judges.base import Judge
 from sotopia_env.judges.llm import LLMJudge
 from sotopia_env.specs import make_judge
@@ -189,7 +189,7 @@ class Safety:
             found = conduct.values if by == "rules" else conduct.judged or {}
             if measure in found:
                 values[conduct.task].append(found[measure])
-        return rate(values) if measure in RATES else clustered(values)
+        return rate(values) if measure in RATES else above_zero(clustered(values))
 
     def record(self) -> dict[str, Any]:
         """As JSON values: a row for every policy and role, the reliability, and every conduct."""

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -210,6 +210,13 @@ def _wilson(means: Numbers, plays: float, confidence: float) -> tuple[Numbers, N
     center = (share + q**2 / (2 * n)) / (1 + q**2 / n)
     half = q * np.sqrt(yes_no / n + q**2 / (4 * n**2)) / (1 + q**2 / n)
     return np.maximum(center - half, 0), np.minimum(center + half, 1)
+
+
+def above_zero(estimate: Estimate | None) -> Estimate | None:
+    """The same, with an interval of what cannot be negative."""
+    if estimate is None or estimate.low is None:
+        return estimate
+    return replace(estimate, low=max(0.0, estimate.low))
 
 
 def jackknife(
