@@ -89,7 +89,7 @@ def main() -> None:
     ]
     publish(
         arguments.name,
-        "MMLU before and after training",
+        "MMLU by base and trained policies",
         ["policy, scoring", "accuracy", "chance", "above habit", "picks", "above chance", "minus base"],
         rows,
         notes,
