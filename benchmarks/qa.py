@@ -21,6 +21,7 @@ from sotopia_env.agents.examinees import hf_examinee
 from sotopia_env.cli.evaluating import read_policies
 from sotopia_env.evaluation.mmlu import read_bank
 from sotopia_env.evaluation.qa import examine, mmlu_exam
+from sotopia_env.evaluation.retention import Report
 
 PACKAGES = ("torch", "transformers", "lm-eval", "scipy")
 
@@ -93,10 +94,23 @@ def main() -> None:
         ["policy, scoring", "accuracy", "chance", "above habit", "picks", "above chance", "minus base"],
         rows,
         notes,
-        {"spent": spent, **report.record()},
+        {"spent": spent, **report.record(), "answers": _compact(report)},
         folder=arguments.results,
         about=about,
     )
+
+
+def _compact(report: Report) -> list[dict[str, str]]:
+    """Every answer in a letter: whether it is right, and the choice; in the order in which questions are drawn."""
+    return [
+        {
+            "policy": policy,
+            "measure": measure.label,
+            "right": "".join(str(int(value)) for value in found.values.values()),
+            "picks": "".join("ABCD"[pick] for pick in (found.picks or {}).values()),
+        }
+        for (policy, measure), found in report.answers.items()
+    ]
 
 
 def _interval(found: dict[str, float], form: str) -> str:

@@ -845,6 +845,16 @@ def test_the_command_prints_a_table_and_writes_the_same_results_twice(zipped, ba
     assert "answers" not in shown
 
 
+def test_what_a_progress_function_prints_is_seen_and_lm_evals_own_bars_are_not(bank, base, capsys):
+    def tell(label, done, of):
+        print(f"{label} {done} of {of}", file=sys.stderr)
+
+    qa.examine({"base": hf_examinee(f"hf/{base}")}, qa.mmlu_exam(bank), progress=tell)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1] == "base 64 of 64"
+    assert all(line.startswith("base ") for line in lines)
+
+
 def test_progress_goes_to_stderr(zipped, base):
     made = run("--policy", f"base=hf/{base}", "--data", zipped, "--scoring", "letter", "--json")
     json.loads(made.stdout)

@@ -20,6 +20,7 @@ import logging
 import math
 import os
 import random
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -308,7 +309,14 @@ def _counted(made: Mapping[str, tuple[str, Any]], drawn: Mapping[str, Sequence[i
 
 
 def _reporter(progress: Callable[[str, int, int], None] | None, label: str) -> Callable[[int, int], None]:
-    return (lambda done, of: progress(label, done, of)) if progress is not None else (lambda done, of: None)
+    shown = sys.stderr  # which is turned off while lm-eval works
+
+    def report(done: int, of: int) -> None:
+        if progress is not None:
+            with contextlib.redirect_stderr(shown):
+                progress(label, done, of)
+
+    return report
 
 
 def _evaluate(

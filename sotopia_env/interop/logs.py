@@ -543,7 +543,7 @@ def _ended_by(log: Log, events: Sequence[Event]) -> EndedBy | None:
 
 _COMMENT = re.compile(
     r"Environment comments:(?: terminated:)?[\s;]*"
-    rf"(?:(?:Agent \d{{1,2}} |The conversation )?(?:{'|'.join(ENDINGS)}))?[\s;]*"
+    rf"(?:(?:Agent \d{{1,2}} |An agent |The conversation )?(?:{'|'.join(ENDINGS)})|The agents have a deal)?[\s;]*"
 )
 """The environment's comment, if it says no more than why it ended."""
 
