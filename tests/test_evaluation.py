@@ -429,6 +429,25 @@ def test_a_paired_difference_uses_the_plays_that_both_have() -> None:
     assert (opposite.mean, opposite.low) == (-difference.mean, -difference.high)  # type: ignore[operator]
 
 
+def test_a_share_of_none_or_all_still_has_an_interval_within_its_bounds_while_a_goal_has_students() -> None:
+    plays = tuple(
+        Play(f"t{i}", "bargain", True, "p", 0, 0, {"goal": 5.0, "secret_leaks": 0.0, "agreement": 1.0})
+        for i in range(20)
+    )
+    found = Evaluation({("a", "x"): plays}, {("a", "x"): Failures(20)}, {"policies": {}, "tasks": {}})
+    none, every, goal = (found.estimate("a", measure) for measure in ("secret_leaks", "agreement", "goal"))
+    assert none is not None
+    assert every is not None
+    assert goal is not None
+    assert (none.mean, none.low) == (0, 0)
+    assert none.high is not None
+    assert 0.05 < none.high < 0.25
+    assert (every.mean, every.high) == (1, 1)
+    assert every.low is not None
+    assert 0.75 < every.low < 0.95
+    assert (goal.low, goal.high) == (5, 5)
+
+
 # --- records ------------------------------------------------------------------------------------------
 
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from sotopia_env.dimensions import DIMENSION_NAMES, OVERALL
 from sotopia_env.errors import ConfigurationError, StoreError, one_line, unknown
-from sotopia_env.evaluation.statistics import Estimate, Values, clustered, paired
+from sotopia_env.evaluation.statistics import Estimate, Values, clustered, paired, rate
 
 RECORD_VERSION = 1
 """Version of the record; a reader refuses a newer one instead of guessing."""
@@ -37,6 +37,9 @@ FIGURES = (
     "parse_failures",
 )
 """Measures of a play beside a judge's dimensions; docs/evaluation.md says what each is."""
+
+SHARES = ("pareto", "agreement", "secret_leaks", "parse_failures")
+"""Measures that lie between 0 and 1."""
 
 _ORDER = (*dict.fromkeys(("goal", *DIMENSION_NAMES)), OVERALL, "reward", *FIGURES)
 
@@ -146,6 +149,8 @@ class Table(ABC):
     ) -> Estimate | None:
         """The mean of a measure with its interval clustered by task, or `None` where it does not exist.
 
+        Shares have the interval of `statistics.rate`, which holds near 0 and 1 too; everything else Student's t.
+
         Args:
             policy: Label of a policy.
             measure: A dimension, or one of `FIGURES`.
@@ -156,7 +161,8 @@ class Table(ABC):
             ConfigurationError: For an unknown policy or label.
         """
         by_seed = self._values(self._row(policy, tasks), measure, where)
-        found = clustered(_over_seeds(by_seed))
+        mean = rate if measure in SHARES else clustered
+        found = mean(_over_seeds(by_seed))
         if found is None or len(by_seed) == 1:
             return found
         count = sum(len(values[task]) for values in by_seed for task in _common(by_seed))
