@@ -735,6 +735,39 @@ def test_an_imported_episode_and_task_play_and_render_like_any_other(world):
     assert [each.status for each in played] == ["complete", "complete"]
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft reads the old name
+def test_an_imported_episode_is_filtered_and_trained_on_like_any_other(world, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    tokenizers = pytest.importorskip("tokenizers")
+    pytest.importorskip("trl")
+    from sotopia_env.trainers.behavior_cloning import TrainSettings, train
+    from sotopia_env.trainers.filters import paper_sr
+
+    kept = paper_sr(read(world).episodes, share=1.0).kept
+    assert [each.agent for each in kept] == ["agent_0", "agent_1"]
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    made = tokenizers.Tokenizer(
+        tokenizers.models.BPE({letter: i for i, letter in enumerate([*alphabet, "<|end|>"])}, [])
+    )
+    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = tokenizers.decoders.ByteLevel()
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=made,
+        eos_token="<|end|>",
+        pad_token="<|end|>",
+        chat_template="{% for m in messages %}{{ m.role + m.content + '<|end|>' }}{% endfor %}"
+        "{% if add_generation_prompt %}assistant{% endif %}",
+    )
+    size = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=16_384, **size)
+    transformers.LlamaForCausalLM(config).save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    settings = TrainSettings(method="full", learning_rate=1e-2, max_steps=4, max_length=16_384, logging_steps=1)
+    result = train(tmp_path / "base", kept, tmp_path / "policy", settings)
+    assert (result.steps, result.data["trajectories"]) == (4, 2)
+    assert result.losses[-1]["loss"] < result.losses[0]["loss"] - 0.1
+
+
 # --- what cannot be understood --------------------------------------------------------------------
 
 
