@@ -465,7 +465,12 @@ def test_packed_rows_do_not_see_each_other(base, trajectories, tmp_path, capfd):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"order": "group_by_length"}, {"dtype": "bfloat16"}, {"gradient_checkpointing": True}, {"optimizer": "muon"}],
+    [
+        {"order": "group_by_length"},
+        {"dtype": "bfloat16"},
+        {"gradient_checkpointing": True},
+        {"method": "full", "optimizer": "muon"},
+    ],
 )
 def test_other_ways_to_train_also_learn(base, trajectories, tmp_path, changes):
     settings = TrainSettings(**{"learning_rate": 1e-2, "max_steps": 6, "batch_size": 2, "logging_steps": 1, **changes})

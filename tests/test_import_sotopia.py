@@ -477,6 +477,13 @@ def test_profiles_may_quote_any_word_and_hold_any_metadata(world, word):
     assert not any("no kind that is known" in reason for reason in reasons(data))
 
 
+def test_reading_csv_leaves_the_processes_limit_of_a_field_as_it_was(world, tmp_path):
+    before = csv.field_size_limit()
+    write_csv(tmp_path, WORLD)
+    assert read(tmp_path).tasks == read(world).tasks
+    assert csv.field_size_limit() == before
+
+
 def test_native_records_as_csv_with_an_index_give_equal_objects(world, tmp_path):
     expected = read(world)
     other = tmp_path / "other"

@@ -45,6 +45,9 @@ SUBJECTS = tuple(_NAMES.split())
 """The 57 subjects of MMLU."""
 
 _SPLITS = ("dev", "test")
+_LONGEST_CELL = 100_000
+"""Characters; csv's own limit belongs to the process, and others may have raised it."""
+
 _FILE = re.compile(r"(?:.*/)?(?P<split>dev|test)/(?P<subject>[^/]+)_(?P=split)\.csv")
 _SUBJECT = re.compile(r"[A-Za-z0-9_]{1,64}")
 _MOST_ENTRIES = 10_000
@@ -287,6 +290,8 @@ def _questions(file: _File) -> list[Question]:
 def _question(row: Sequence[str], place: str) -> Question:
     if len(row) != 6:
         raise ConfigurationError(f"{place}: {len(row)} columns, but a question has 6: text, 4 choices, A to D.")
+    if any(len(cell) > _LONGEST_CELL for cell in row):
+        raise ConfigurationError(f"{place}: a field larger than {_LONGEST_CELL:,} characters.")
     text, *choices, letter = row
     if letter.strip() not in tuple(LETTERS):
         raise ConfigurationError(f"{place}: the answer is {letter!r:.40}, but must be one of {', '.join(LETTERS)}.")

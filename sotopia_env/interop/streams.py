@@ -321,7 +321,8 @@ def _is_csv(start: str) -> bool:
 
 def _csv(file: BinaryIO, start: str) -> Iterator[Located | Trouble]:
     delimiter = "|" if "|" in start.partition("\n")[0] else ","
-    csv.field_size_limit(max(csv.field_size_limit(), RECORD_LIMIT))
+    before = csv.field_size_limit()
+    csv.field_size_limit(max(before, RECORD_LIMIT))  # of the whole process, so it is put back
     try:
         reader = csv.DictReader(_text_lines(file), delimiter=delimiter, strict=True)
         for row in reader:
@@ -333,6 +334,8 @@ def _csv(file: BinaryIO, start: str) -> Iterator[Located | Trouble]:
                 yield Located(place, row)
     except (csv.Error, _StopError) as error:
         yield Trouble("", f"not readable as CSV: {error}")
+    finally:
+        csv.field_size_limit(before)
 
 
 def _text_lines(file: BinaryIO) -> Iterator[str]:
