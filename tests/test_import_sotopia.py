@@ -809,6 +809,14 @@ def test_stray_quotes_are_kept_and_reported(tmp_path):
     assert any("goal 0 begins or ends with a quotation mark" in reason for reason in reasons(data))
 
 
+def test_what_an_element_of_an_unknown_name_hides_is_reported(tmp_path):
+    scene = {**SCENES[0], "scenario": "A quay. <EXTRA_INFO>It rains.</EXTRA_INFO> Boats lie there."}
+    write_flat(tmp_path, {**WORLD, "environment": [scene, SCENES[1]], "episode": []})
+    data = read(tmp_path)
+    assert any("<EXTRA_INFO> is no hint" in reason for reason in reasons(data))
+    assert not any("It rains" in text for task in data.tasks for text in backgrounds(task))
+
+
 def test_hints_that_were_never_closed_are_taken_out_and_reported(tmp_path):
     scene = {**SCENES[0], "agent_goals": ["Borrow (<extra_info>You left your purse)", "Keep your savings"]}
     write_flat(tmp_path, {**WORLD, "environment": [scene], "combo": CASTS[:1], "episode": []})

@@ -58,11 +58,11 @@ def shown_to(text: str, viewer: str) -> Shown:
         raise UnusableRecordError("its XML declares a document type or an entity; neither is ever read")
     found = _parsed(text, viewer)
     if found is not None:
-        return Shown(found)
+        return found
     if "&" in text:
         found = _parsed(text.replace("&", "&amp;"), viewer)
         if found is not None:
-            return Shown(found, "a bare & is taken as it stands")
+            return Shown(found.text, "; ".join(filter(None, ("a bare & is taken as it stands", found.repair))))
     return _mended(text)
 
 
@@ -77,18 +77,21 @@ def escape(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _parsed(text: str, viewer: str) -> str | None:
+def _parsed(text: str, viewer: str) -> Shown | None:
     """What the viewer sees of well-formed XML, or `None` if it is not well-formed."""
     if "\r" in text:  # a parser would read line ends of Windows as those of Unix
         text = text.replace("\r", "&#13;")
     pieces: list[str] = []
     hidden: list[bool] = []
+    unknown: list[str] = []
     everything = viewer == ENVIRONMENT_VIEWER
 
     def start(name: str, attributes: dict[str, str]) -> None:
         if len(hidden) > _MOST_DEPTH:
             raise UnusableRecordError(f"its XML is more than {_MOST_DEPTH} elements deep")
         mine = attributes.get("viewer", viewer) == viewer and name in _SHOWN
+        if name not in _SHOWN:
+            unknown.append(name)
         hidden.append(not everything and (not mine or (bool(hidden) and hidden[-1])))
 
     def characters(data: str) -> None:
@@ -103,7 +106,8 @@ def _parsed(text: str, viewer: str) -> str | None:
         parser.Parse(f"<root>{text}</root>", True)
     except (expat.ExpatError, UnicodeEncodeError):
         return None
-    return "".join(pieces)
+    repair = f"<{unknown[0][:40]}> is no hint: what stands in it is shown to no agent" if unknown else ""
+    return Shown("".join(pieces), repair)
 
 
 def _mended(text: str) -> Shown:
