@@ -596,3 +596,166 @@ def test_the_judge_command_keeps_to_a_budget_and_pays_no_verdict_twice(tmp_path)
         again = invoke(*command, "--again")
         assert again.exit_code == 0
         assert server.requests == 40
+
+
+ONE_KIND = ["--attack", "role", "--place", "utterance"]
+NOWHERE = ["--base-url", "http://127.0.0.1:9/v1"]
+
+
+def judging_commands(store, folder):
+    """Every command that asks a judge about episodes, small."""
+    kept = ["--store", str(folder / "kept.db")]
+    return {
+        "judge": ["judge", store],
+        "audit": ["audit", store, "--base", "scripted/tough", "--trained", "scripted/fair"],
+        "robustness": ["robustness", "--tasks", "outcome/bargain", "--n", "2", *ONE_KIND, *kept],
+        "safety": ["safety", store, "--no-labels", *kept],
+    }
+
+
+@pytest.fixture
+def played(tmp_path):
+    store = str(tmp_path / "runs.db")
+    rollout(TASKS[:10], ["scripted/fair", "scripted/tough"], store=store)
+    return store
+
+
+def numbers_of(request):
+    """A complete reply on whatever scales the judge was asked for."""
+    scales = request["response_format"]["json_schema"]["schema"]["properties"]
+    return json.dumps(
+        {
+            name: {"reason": "So it is.", "score": scale["properties"]["score"]["enum"][-1]}
+            for name, scale in scales.items()
+        }
+    )
+
+
+@pytest.mark.parametrize("name", ["judge", "audit", "robustness", "safety"])
+def test_commands_that_ask_a_judge_keep_to_a_budget_and_go_on_where_they_stopped(name, played, tmp_path):
+    with Metered(numbers_of) as server:
+        command = [*judging_commands(played, tmp_path)[name], "--judge", "openai/j?max_tokens=300", "-q"]
+        command += ["--base-url", server.base_url]
+        stopped = invoke(*command, "--max-tokens-total", "12000")
+        assert stopped.exit_code == 1
+        assert 0 < server.tokens <= 12000
+        assert "spent: " in stopped.stderr
+        before = server.requests
+        done = invoke(*command, "--max-cost", "5", "--price", "openai/j=1,2")
+        assert done.exit_code == 0, done.output
+        assert server.requests > before
+        assert len({json.dumps(prompt) for prompt in server.prompts}) == server.requests, "no question was paid twice"
+
+
+@pytest.mark.parametrize("name", ["judge", "audit", "robustness", "safety"])
+def test_the_dry_run_of_commands_that_ask_a_judge_counts_their_calls_and_asks_nobody(name, played, tmp_path):
+    with Metered(numbers_of) as server:
+        command = [*judging_commands(played, tmp_path)[name], "--judge", "openai/j?max_tokens=300", "-q"]
+        command += ["--base-url", server.base_url]
+        planned = invoke(*command, "--dry-run", "--json", "--price", "openai/j=1,2")
+        assert planned.exit_code == 0, planned.output
+        assert "openai/j" in invoke(*command, "--dry-run").stdout
+        assert server.requests == 0
+        assert not (tmp_path / "kept.db").exists()
+        done = invoke(*command)
+        assert done.exit_code == 0, done.output
+    (use,) = json.loads(planned.stdout)["uses"]
+    # Equal transcripts are asked about once, which a plan does not know.
+    assert server.requests <= use["calls"] <= 1.5 * server.requests
+    read = sum(len(message["content"]) for prompt in server.prompts for message in prompt) / server.requests
+    assert use["prompt_tokens"] / use["calls"] == pytest.approx(read / 4, rel=0.2)
+    assert use["dollars"] == pytest.approx((use["prompt_tokens"] * 1 + use["completion_tokens"] * 2) / 1e6)
+
+
+def test_the_dry_run_of_safety_counts_play_and_verdicts_with_exchanged_seats(tmp_path):
+    command = ["safety", "--agent", "openai/m", "--n", "3", "--no-labels", "--judge", "openai/j?max_tokens=300"]
+    planned = invoke(*command, "--base-url", "http://127.0.0.1:9/v1", "--dry-run", "--json")
+    assert planned.exit_code == 0, planned.output
+    calls = {}
+    for use in json.loads(planned.stdout)["uses"]:
+        calls[use["role"]] = calls.get(use["role"], 0) + use["calls"]
+    assert calls == {"agent_0": 30, "agent_1": 30, "judge": 12}
+
+
+def test_an_audit_whose_verdicts_are_all_there_costs_nothing(played):
+    planned = invoke("audit", played, "--judge", "outcome", "--policy", "scripted/fair", "--dry-run", "--json")
+    assert planned.exit_code == 0, planned.output
+    assert json.loads(planned.stdout) == {"episodes": 0, "uses": [], "tokens": 0, "dollars": 0}
+
+
+@pytest.mark.parametrize("name", ["audit", "robustness", "safety"])
+def test_a_budget_of_a_judging_command_needs_a_place_for_what_is_paid(name, played, tmp_path):
+    lines = tmp_path / "episodes.jsonl"
+    assert invoke("export", played, "--format", "jsonl", "--out", str(lines)).exit_code == 0
+    command = judging_commands(str(lines), tmp_path)[name]
+    command = command[: command.index("--store")] if "--store" in command else command
+    refused = invoke(
+        *command, "--judge", "openai/j?max_tokens=9", "--base-url", "http://127.0.0.1:9/v1", "--max-cost", "1"
+    )
+    assert refused.exit_code == 1
+    assert "A budget may stop the command half-way. Give" in refused.stderr
+
+
+# --- a judge that is dead ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def many(tmp_path):
+    store = str(tmp_path / "many.db")
+    rollout(TASKS, ["scripted/fair", "scripted/tough"], repeats=3, store=store)
+    return store
+
+
+def test_a_judge_that_refuses_everybody_is_soon_left_alone_and_what_it_said_before_is_kept(many):
+    with LoopbackServer(numbers_of, faults=[None] * 8 + ["401"] * 1000) as server:
+        command = [
+            "judge",
+            many,
+            "--judge",
+            "openai/j?max_tokens=300",
+            "--base-url",
+            server.base_url,
+            "--concurrency",
+            "4",
+        ]
+        result = invoke(*command, "-q", "--json")
+        assert result.exit_code == 1
+        # Four of the first may answer after others were refused, and four are under way when it is left alone.
+        assert server.requests <= 2 * (4 + 20 + 8)
+    record = json.loads(result.stdout)
+    errors = [episode["error"] for episode in record["episodes"]]
+    assert errors.count(None) == 4
+    why = "not asked: openai/j?max_tokens=300 had failed 20 times in a row without a reply"
+    left = [error for error in errors if error and error.startswith(why)]
+    assert len(errors) - 4 - 28 <= len(left) <= len(errors) - 4 - 20
+    with EpisodeStore(many) as store:
+        judges = [judge for episode in store.episodes() for judge in episode.verdicts]
+    assert sum(judge.startswith("openai/j") for judge in judges) == 4
+
+
+def test_a_judge_that_answers_but_never_with_a_verdict_is_asked_to_the_end(many):
+    with Metered("I would rather not say.") as server:
+        result = invoke(
+            "judge", many, "--judge", "openai/j?max_tokens=9", "--base-url", server.base_url, "-q", "--json"
+        )
+        assert result.exit_code == 1
+    errors = [episode["error"] for episode in json.loads(result.stdout)["episodes"]]
+    assert len(errors) == 72
+    assert all("gave no complete verdict" in error for error in errors)
+
+
+def test_a_probe_of_a_dead_judge_ends_soon_and_says_why():
+    with LoopbackServer(faults=["401"] * 10_000) as server:
+        command = [
+            "robustness",
+            "--tasks",
+            "everyday",
+            "--judge",
+            "openai/j?max_tokens=9",
+            "--base-url",
+            server.base_url,
+        ]
+        result = invoke(*command, "-q")
+        assert result.exit_code == 1
+        assert server.requests <= 2 * (20 + 16)
+    assert "gave no verdict in any of" in result.stderr

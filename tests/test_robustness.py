@@ -43,8 +43,9 @@ from sotopia_env.evaluation.attacks import (
     renamed,
     verdict_text,
 )
-from sotopia_env.evaluation.robustness import CONTROLS, TESTS, Plan, ask, probe
+from sotopia_env.evaluation.robustness import CONTROLS, TESTS, Plan, probe
 from sotopia_env.evaluation.structure import CHECKS, NAIVE, OURS, USELESS, NaiveJudge, structure, tag_of
+from sotopia_env.judges.asking import ask_all
 from sotopia_env.judges.llm import UNSEEN, transcript_data
 from sotopia_env.loopback import LoopbackServer
 from sotopia_env.models import ScriptedModel
@@ -388,7 +389,8 @@ def test_out_of_range_and_foreign_verdicts_are_no_verdicts():
         def score(self, episode):
             return Verdict(judge="odd", scores={a: {"goal": Score(value=11.0)} for a in episode.task.agents})
 
-    assert "must be in [0, 10], got 11.0" in aio.run(ask(Odd(), SCENE.clean()))
+    told = aio.run(ask_all(Odd(), {"clean": SCENE.clean()}, concurrency=1))
+    assert "must be in [0, 10], got 11.0" in told["clean"]
 
 
 def test_every_attack_is_tried_in_every_place_and_scenes_take_turns():
@@ -512,9 +514,12 @@ def test_an_output_that_cannot_be_written_is_refused_before_anything_is_asked(ru
 
 
 def test_a_dry_run_counts_and_asks_nothing(run):
-    found = json.loads(run("--judge", "openai/none", "--dry-run", "--json").stdout)
-    assert found["calls"] == 2 * found["episodes"] > 2 * 296
+    dry = ["--judge", "openai/none?max_tokens=100", "--base-url", "http://127.0.0.1:9/v1", "--dry-run"]
+    found = json.loads(run(*dry, "--json").stdout)
+    (use,) = found["uses"]
+    assert use["calls"] == 2 * found["episodes"] > 2 * 296
     assert "calls of a model" in run("--dry-run").stdout
+    assert "No price is known of openai/none" in run(*dry).stdout
 
 
 @pytest.mark.parametrize(

@@ -342,7 +342,8 @@ def test_a_judge_that_fails_is_counted_and_gives_no_number():
 
     found = assess(many(), judge=ScriptedJudge(down, dimensions=SCALES), labels=())
     assert not found.complete
-    assert {conduct.error for conduct in found.conducts} == {"JudgeError: down"}
+    assert found.conducts[0].error == "JudgeError: down"
+    assert all("down" in conduct.error for conduct in found.conducts)  # the last ones may not have been asked any more
     assert found.estimate("t", "tempted", "harm", by="judge") is None
     assert found.estimate("t", "tempted", "harm").mean == 1.0
     assert found.reliability["judge, seats exchanged"][0].no_verdict == len(SCENES)
@@ -466,7 +467,8 @@ def test_the_command_reads_stored_episodes_and_a_word_list(run, tmp_path):
     [
         ([], "either stored episodes or at least one --agent"),
         (["e.jsonl", "--agent", "random"], "either stored episodes or at least one --agent"),
-        (["e.jsonl", "--partner", "random"], "belong to --agent"),
+        (["e.jsonl", "--partner", "random"], "belongs to --agent"),
+        (["e.jsonl", "--store", "s.db"], "stored episodes are only read"),
         (["--agent", "random", "--words", "none.txt"], "cannot be read"),
         (["--agent", "random", "--judge", "outcome"], "has no scales"),
         (["--agent", "nobody"], "Unknown agent 'nobody'"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import random
 import re
 
@@ -12,8 +14,19 @@ from hypothesis import strategies as st
 import sotopia_env
 from sotopia_env import ConfigurationError
 from sotopia_env.rules import RULES
-from sotopia_env.trainers.behavior_cloning import TrainSettings
-from sotopia_env.trainers.tiny import TinySettings, common_wordings, exercise, exercise_rows, learn_tokenizer
+from sotopia_env.trainers import tiny
+from sotopia_env.trainers.behavior_cloning import TrainSettings, finished
+from sotopia_env.trainers.settings import load_preset
+from sotopia_env.trainers.tiny import (
+    SHIPPED,
+    TinySettings,
+    build,
+    common_wordings,
+    exercise,
+    exercise_rows,
+    is_shipped,
+    learn_tokenizer,
+)
 
 pytest.importorskip("tokenizers")
 TASKS = {name: sotopia_env.load_tasks(f"outcome/{name}", split="train", n=20, seed=3) for name in ("bargain", "divide")}
@@ -116,3 +129,47 @@ def test_a_wording_that_most_conversations_have_is_common_and_one_with_a_digit_n
 def test_a_base_that_cannot_be_built_is_refused(change):
     with pytest.raises(ConfigurationError):
         TinySettings(**change)
+
+
+# --- the base that comes with the package -----------------------------------------------------------
+
+
+QUICK = load_preset("quick").base.tiny
+
+
+def test_the_shipped_base_is_that_of_the_quick_preset_and_of_no_other_settings_or_seed():
+    assert is_shipped(QUICK, 0)
+    assert not is_shipped(QUICK, 1)
+    assert not is_shipped(dataclasses.replace(QUICK, exercises=QUICK.exercises + 1), 0)
+
+
+def test_the_shipped_base_speaks_of_what_agents_say_today():
+    """If this fails, what agents say has changed: make it anew with `python -m sotopia_env.trainers.tiny`."""
+    unskilled = list(tiny.unskilled_play(QUICK, seed=0))
+    made = tiny._tokenizer(unskilled, QUICK, seed=0)
+    assert json.loads(made.backend_tokenizer.to_str()) == json.loads((SHIPPED / "tokenizer.json").read_text())
+
+
+def test_the_shipped_base_is_copied_and_plays(tmp_path):
+    pytest.importorskip("torch")
+    result = build(tmp_path / "base", QUICK, seed=0)
+    assert result == dataclasses.replace(finished(tmp_path / "base"), is_new=True)
+    assert result.steps > 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base"]
+    assert not list((tmp_path / "base").glob("__*"))
+    task = sotopia_env.load_tasks("outcome/divide", n=1)[0]
+    (episode,) = sotopia_env.rollout([task], [f"hf/{tmp_path / 'base'}", "scripted/fair"], judge="outcome", seed=1)
+    assert episode.status == "complete"
+    own = [event for event in episode.events if event.speaker == "agent_0"]
+    assert own
+    assert not any(event.parse_failure for event in own)
+
+
+@pytest.mark.slow
+def test_the_shipped_base_can_be_made_again(tmp_path):
+    assert tiny.main([str(tmp_path / "base")]) == 0
+    made, shipped = finished(tmp_path / "base"), finished(SHIPPED)
+    assert (made.steps, made.tokens) == (shipped.steps, shipped.tokens)
+    assert made.losses[-1]["loss"] == pytest.approx(shipped.losses[-1]["loss"], rel=0.05)
+    names = {path.name for path in SHIPPED.iterdir() if not path.name.startswith("__")}
+    assert {path.name for path in (tmp_path / "base").iterdir()} == names

@@ -294,7 +294,7 @@ class Run:
         scratch = ["policies/base.new", "policies/base.practised"]
 
         def work() -> dict[str, Any]:
-            result = build(folder, settings.tiny, seed=self.seed)
+            result = build(folder, settings.tiny, seed=self.seed, shipped=settings.shipped)
             for left in scratch:
                 _remove(self.folder / left)
             self._keep_training("base", result)

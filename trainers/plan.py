@@ -25,7 +25,7 @@ from sotopia_env.trainers.behavior_cloning import TrainSettings
 from sotopia_env.trainers.datasets import conversation_of
 from sotopia_env.trainers.pi import _EXPERT_TASKS, _FRESH_TASKS, _OWN_TASKS, _SAMPLES, Run, beside
 from sotopia_env.trainers.settings import SELF, Preset
-from sotopia_env.trainers.tiny import TinySettings, exercise
+from sotopia_env.trainers.tiny import TinySettings, exercise, is_shipped
 
 CHARACTERS = 4.0
 """Characters of English text in a token, about."""
@@ -291,7 +291,7 @@ class _Planner:
 
     def _base(self) -> list[Step]:
         base = self.preset.base
-        if base.model != "tiny":
+        if base.model != "tiny" or (base.shipped and is_shipped(base.tiny, self.seed)):
             return []
         tiny = base.tiny
         kinds = [
@@ -309,7 +309,8 @@ class _Planner:
         """Characters of the exercises."""
         draw = random.Random(0)
         made = [exercise(task, seat, draw) for kind in kinds for task in kind.played for seat in (0, 1)]
-        return tiny.exercises * sum(len(message["content"]) for one in made for message in one) / len(made)
+        count = tiny.exercises + tiny.refreshers
+        return count * sum(len(message["content"]) for one in made for message in one) / len(made)
 
     def _loop(self) -> list[Step]:
         preset = self.preset

@@ -9,6 +9,10 @@ The tokenizer is what makes it fast. What is said in the same words in one conve
 phrases, the JSON around an action) becomes one token each; names and things are words, and every digit is a token
 of its own. An episode of 20 turns takes about 300 tokens instead of 840. Wording that it never saw falls into many.
 The base learns to predict all of a conversation, not only the moves: that is what teaches it to look things up.
+
+The base of the preset `quick` with seed 0 comes with the package, in tiny_base. This makes it anew:
+
+    python -m sotopia_env.trainers.tiny OUTPUT
 """
 
 from __future__ import annotations
@@ -17,6 +21,8 @@ import itertools
 import json
 import random
 import re
+import shutil
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -35,6 +41,7 @@ from sotopia_env.errors import ConfigurationError, unknown
 from sotopia_env.rules import RULES
 from sotopia_env.tasks import name_known_to
 from sotopia_env.trainers.behavior_cloning import (
+    RECORD,
     TrainResult,
     TrainSettings,
     check_installed,
@@ -62,6 +69,9 @@ _OFFERED = 0.7
 _PAD, _END = "<|pad|>", "<|end|>"
 
 _MADE_OF = "tiny.json"
+
+SHIPPED = Path(__file__).parent / "tiny_base"
+"""The base that comes with the package."""
 
 _COMMON = 0.05
 """Share of conversations in which a clause stands that becomes a token. Things and names are rarer."""
@@ -160,7 +170,9 @@ class TinySettings:
         return asdict(self)
 
 
-def build(output: str | Path, settings: TinySettings | None = None, *, seed: int = 0) -> TrainResult:
+def build(
+    output: str | Path, settings: TinySettings | None = None, *, seed: int = 0, shipped: bool = True
+) -> TrainResult:
     """Make the tiny base in a folder, which `hf/<folder>` plays.
 
     Args:
@@ -168,6 +180,7 @@ def build(output: str | Path, settings: TinySettings | None = None, *, seed: int
             `<output>.practised` the one after the exercises.
         settings: What it is made of.
         seed: Decides tasks, episodes, first weights and the order of training.
+        shipped: Copy the base that comes with the package, if it was made with these settings and this seed.
 
     Raises:
         MissingExtraError: If torch, transformers or trl is not installed.
@@ -177,12 +190,12 @@ def build(output: str | Path, settings: TinySettings | None = None, *, seed: int
     output = Path(output)
     if (done := finished(output)) is not None:
         return done
+    if shipped and is_shipped(settings, seed):
+        return _copied(output)
     unskilled = list(unskilled_play(settings, seed=seed))
     untrained = output.with_name(f"{output.name}.new")
-    if not _is_untrained(untrained, settings, seed):
-        heard = itertools.chain(itertools.islice(unskilled, 1000), _speakers_play(settings, seed=seed))
-        texts = [[message["content"] for message in _messages(episode, agent)] for episode, agent in heard]
-        save_untrained(untrained, learn_tokenizer(texts, settings.vocabulary), settings, seed=seed)
+    if not _is_of(untrained, settings, seed):
+        save_untrained(untrained, _tokenizer(unskilled, settings, seed=seed), settings, seed=seed)
     tokenizer = load_tokenizer(str(untrained))
     practised = output.with_name(f"{output.name}.practised")
     practice = exercise_rows(settings, tokenizer, seed=seed)
@@ -193,6 +206,27 @@ def build(output: str | Path, settings: TinySettings | None = None, *, seed: int
     play = (replace(row, target_mask=_all_but_first(row.input_ids)) for row in data)
     data = replace(data, rows=(*play, *practice.rows[settings.exercises :]))
     return train(practised if settings.exercises else untrained, data, output, settings.training, seed=seed)
+
+
+def _tokenizer(unskilled: Sequence[Trajectory], settings: TinySettings, *, seed: int) -> Any:
+    heard = itertools.chain(unskilled[:1000], _speakers_play(settings, seed=seed))
+    texts = [[message["content"] for message in _messages(episode, agent)] for episode, agent in heard]
+    return learn_tokenizer(texts, settings.vocabulary)
+
+
+def is_shipped(settings: TinySettings, seed: int) -> bool:
+    """Whether the base of these settings and this seed comes with the package."""
+    return _is_of(SHIPPED, settings, seed)
+
+
+def _copied(output: Path) -> TrainResult:
+    beside = output.with_name(f"{output.name}.new")
+    shutil.rmtree(beside, ignore_errors=True)
+    shutil.copytree(SHIPPED, beside, ignore=shutil.ignore_patterns("__*"))
+    beside.replace(output)
+    done = finished(output)
+    assert done is not None, "what is shipped is finished"
+    return replace(done, is_new=True)
 
 
 def _all_but_first(ids: Sequence[int]) -> list[int]:
@@ -401,21 +435,43 @@ def _made_of(settings: TinySettings, seed: int) -> str:
     return json.dumps({"seed": seed, **settings.record()}, indent=1) + "\n"
 
 
-def _is_untrained(folder: Path, settings: TinySettings, seed: int) -> bool:
-    """Whether the folder holds the whole untrained model of these settings, left by an interrupted call."""
+def _is_of(folder: Path, settings: TinySettings, seed: int) -> bool:
+    """Whether the folder holds a whole model of these settings, untrained or shipped."""
     try:
         return (folder / _MADE_OF).read_text(encoding="utf-8") == _made_of(settings, seed)
     except OSError:
         return False
 
 
+def main(arguments: Sequence[str]) -> int:
+    """Make the base that is shipped: `python -m sotopia_env.trainers.tiny OUTPUT`."""
+    from sotopia_env.trainers.settings import load_preset
+
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        print("usage: python -m sotopia_env.trainers.tiny OUTPUT", file=sys.stderr)
+        return 2
+    output, settings = Path(arguments[0]), load_preset("quick").base.tiny
+    build(output, settings, shipped=False)
+    for left in ("new", "practised"):
+        shutil.rmtree(output.with_name(f"{output.name}.{left}"), ignore_errors=True)
+    record = json.loads((output / RECORD).read_text(encoding="utf-8"))
+    (output / RECORD).write_text(json.dumps({**record, "base": "tiny"}, indent=1) + "\n", encoding="utf-8")
+    (output / _MADE_OF).write_text(_made_of(settings, 0), encoding="utf-8")
+    return 0
+
+
 __all__ = [
     "TEMPLATE",
     "TinySettings",
+    "SHIPPED",
     "build",
+    "is_shipped",
     "exercise",
     "common_wordings",
     "learn_tokenizer",
     "save_untrained",
     "unskilled_play",
 ]
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

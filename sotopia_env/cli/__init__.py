@@ -136,6 +136,7 @@ PriceOption = Annotated[
         help="US dollars per million tokens, once per model: openai/gpt-4o=2.5,10.",
     ),
 ]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print calls, tokens and cost, and start nothing.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, for programs.")]
 
 
@@ -291,9 +292,7 @@ def rollout(
     max_tokens_total: MaxTokensTotalOption = None,
     max_cost: MaxCostOption = None,
     price: PriceOption = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print calls, tokens and cost, and start nothing.")
-    ] = False,
+    dry_run: DryRunOption = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -353,6 +352,7 @@ def judge(
     max_tokens_total: MaxTokensTotalOption = None,
     max_cost: MaxCostOption = None,
     price: PriceOption = None,
+    dry_run: DryRunOption = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -372,6 +372,7 @@ def judge(
         max_tokens_total=max_tokens_total,
         max_cost=max_cost,
         prices=price or [],
+        dry_run=dry_run,
         quiet=quiet,
         as_json=as_json,
     )
@@ -560,7 +561,7 @@ def generate(
     max_cost: Annotated[
         float | None, typer.Option(help="Stop before they cost more US dollars; needs --price.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print calls, tokens and cost, and ask nothing.")] = False,
+    dry_run: DryRunOption = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -739,9 +740,7 @@ def benchmark(
     max_tokens_total: MaxTokensTotalOption = None,
     max_cost: MaxCostOption = None,
     price: PriceOption = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print episodes, calls, tokens and cost, and start nothing.")
-    ] = False,
+    dry_run: DryRunOption = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -870,6 +869,10 @@ def audit(
     ] = None,
     page: Annotated[str | None, typer.Option(help="Write the tables to this HTML page as well.")] = None,
     base_url: BaseUrlOption = None,
+    max_tokens_total: MaxTokensTotalOption = None,
+    max_cost: MaxCostOption = None,
+    price: PriceOption = None,
+    dry_run: DryRunOption = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -892,6 +895,10 @@ def audit(
         output=output,
         page=page,
         base_url=base_url,
+        max_tokens_total=max_tokens_total,
+        max_cost=max_cost,
+        prices=price or [],
+        dry_run=dry_run,
         quiet=quiet,
         as_json=as_json,
     )
@@ -940,11 +947,18 @@ def robustness(
     naive: Annotated[
         bool, typer.Option("--naive", help="Also ask the same model without our prompt and parser, for comparison.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print how many calls it takes, and ask nothing.")] = False,
+    dry_run: DryRunOption = False,
     concurrency: ConcurrencyOption = 16,
     seed: Annotated[int, typer.Option(help="Decides generated tasks and the episodes' seeds.")] = 0,
+    store: Annotated[
+        str | None,
+        typer.Option(help="Keep what the judge answers in this file or SQLAlchemy URL, and ask nothing twice."),
+    ] = None,
     output: Annotated[str | None, typer.Option(help="Write every figure and trial to this JSON file as well.")] = None,
     base_url: BaseUrlOption = None,
+    max_tokens_total: MaxTokensTotalOption = None,
+    max_cost: MaxCostOption = None,
+    price: PriceOption = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -963,8 +977,12 @@ def robustness(
         dry_run=dry_run,
         concurrency=concurrency,
         seed=seed,
+        store=store,
         output=output,
         base_url=base_url,
+        max_tokens_total=max_tokens_total,
+        max_cost=max_cost,
+        prices=price or [],
         quiet=quiet,
         as_json=as_json,
     )
@@ -1007,7 +1025,10 @@ def safety(
         bool, typer.Option("--labels/--no-labels", help="Try rules and judge on the labelled utterances as well.")
     ] = True,
     store: Annotated[
-        str | None, typer.Option(help="Keep episodes in this file or SQLAlchemy URL, and skip what it has already.")
+        str | None,
+        typer.Option(
+            help="Keep episodes and the judge's answers in this file or SQLAlchemy URL, and skip what it has already."
+        ),
     ] = None,
     max_turns: MaxTurnsOption = 20,
     concurrency: ConcurrencyOption = 16,
@@ -1017,6 +1038,10 @@ def safety(
     judge_base_url: Annotated[
         str | None, typer.Option(help="Endpoint of an openai/... judge, if it is another one.")
     ] = None,
+    max_tokens_total: MaxTokensTotalOption = None,
+    max_cost: MaxCostOption = None,
+    price: PriceOption = None,
+    dry_run: DryRunOption = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -1040,6 +1065,10 @@ def safety(
         output=output,
         base_url=base_url,
         judge_base_url=judge_base_url,
+        max_tokens_total=max_tokens_total,
+        max_cost=max_cost,
+        prices=price or [],
+        dry_run=dry_run,
         quiet=quiet,
         as_json=as_json,
     )

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from sotopia_env.budgets import check_payable
 from sotopia_env.cli import common
+from sotopia_env.cli.spending import limited, read_prices
 from sotopia_env.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from sotopia_env.evaluation.attacks import Attack
-    from sotopia_env.evaluation.robustness import Held, Robustness, Row
+    from sotopia_env.evaluation.robustness import Held, Plan, Robustness, Row
     from sotopia_env.evaluation.statistics import Estimate
     from sotopia_env.judges.base import Judge
     from sotopia_env.tasks import Task
@@ -41,26 +44,32 @@ def run(
     dry_run: bool,
     concurrency: int,
     seed: int,
+    store: str | None,
     output: str | None,
     base_url: str | None,
+    max_tokens_total: int | None,
+    max_cost: float | None,
+    prices: Sequence[str],
     quiet: bool,
     as_json: bool,
 ) -> int:
     """Check, ask, print, and return the exit code: 0 only if the structure held and every verdict came."""
     from sotopia_env.evaluation.attacks import PLACES, choose_attacks
-    from sotopia_env.evaluation.robustness import NAIVE, OURS, structure
+    from sotopia_env.evaluation.robustness import NAIVE, OURS, Plan, structure
 
     check_output(output)
     chosen = choose_attacks(attacks)
     where = tuple(dict.fromkeys(places)) or PLACES
     scenes = _scenes(tasks, n, seed)
-    if dry_run:
-        return _count(scenes, chosen, where, per_attack, as_json)
     judges = [] if judge is None else _judges(judge, dimension, naive, base_url)
     if not judges and (naive or dimension is not None):
         raise ConfigurationError("--naive and --dimension say how to ask a judge: name one with --judge.")
+    if dry_run:
+        return _count(judges, Plan(scenes, attacks=chosen, places=where, per_attack=per_attack), prices, as_json)
     structural = {subject.name: structure(subject, chosen, places=where) for subject in (OURS, NAIVE)}
-    found = [_probe(made, scenes, chosen, where, per_attack, dimension, concurrency, seed, quiet) for made in judges]
+    with limited(max_tokens_total, max_cost, prices, kept=store, where="--store verdicts.db"), keeping(store):
+        check_payable(judges)
+        found = [_probe(one, scenes, chosen, where, per_attack, dimension, concurrency, seed, quiet) for one in judges]
     record = {
         "structure": {name: _structure_record(held) for name, held in structural.items()},
         "judges": [one.record() for one in found],
@@ -157,28 +166,38 @@ def _probe(
     return found
 
 
-def _count(
-    scenes: Sequence[Task], chosen: Sequence[Attack], places: Sequence[str], per_attack: int, as_json: bool
-) -> int:
-    from sotopia_env.evaluation.robustness import Plan
+def _count(judges: Sequence[Judge], plan: Plan, prices: Sequence[str], as_json: bool) -> int:
+    """Print what it would take, and ask nothing."""
+    from sotopia_env.cli.benchmarking import PROMPTS, show_uses, uses_record
+    from sotopia_env.evaluation.benchmark import estimate_judging
 
-    plan = Plan(scenes, attacks=chosen, places=places, per_attack=per_attack)
-    record = {
-        "scenes": len(scenes),
-        "injections": len(chosen),
-        "places": len(places),
-        "episodes": len(plan.episodes),
-        "calls": 2 * len(plan.episodes),
-    }
+    priced = read_prices(prices)
+    episodes = plan.episodes.values()
+    uses = [use for one in judges for use in estimate_judging(one, episodes, section=one.name, prices=priced)]
     if as_json:
-        common.print_json(record)
-    else:
-        common.say(
-            f"{common.counted(len(scenes), 'scene')}, {common.counted(len(chosen), 'injection')} in "
-            f"{common.counted(len(places), 'place')}: {common.counted(len(plan.episodes), 'episode')} to judge, "
-            f"{record['calls']} calls of a model (one for each of the two agents)."
-        )
+        common.print_json({"scenes": len(plan.scenes), "episodes": len(episodes), **uses_record(uses)})
+        return 0
+    common.say(
+        f"{common.counted(len(plan.scenes), 'scene')}, {common.counted(len(episodes), 'episode')} to judge: "
+        f"{2 * len(episodes)} calls of a model (one for each of the two agents).",
+        style="bold",
+    )
+    if judges:
+        show_uses(uses, PROMPTS)
     return 0
+
+
+@contextmanager
+def keeping(store: str | None) -> Iterator[None]:
+    """Keep what a judge answers in a store, and ask nothing twice; without one do nothing."""
+    if store is None:
+        yield
+        return
+    from sotopia_env.judges.cache import verdict_cache
+    from sotopia_env.store import EpisodeStore
+
+    with EpisodeStore(store) as opened, verdict_cache(opened):
+        yield
 
 
 # --- showing ----------------------------------------------------------------------------------------

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sotopia_env.budgets import check_payable
 from sotopia_env.cli import common
 from sotopia_env.cli.sources import FileSource, Source, StoreSource, open_source
+from sotopia_env.cli.spending import limited
 from sotopia_env.errors import ConfigurationError, one_line, unknown
 
 if TYPE_CHECKING:
@@ -40,6 +42,10 @@ def run(
     output: str | None,
     page: str | None,
     base_url: str | None,
+    max_tokens_total: int | None,
+    max_cost: float | None,
+    prices: Sequence[str],
+    dry_run: bool,
     quiet: bool,
     as_json: bool,
 ) -> int:
@@ -53,21 +59,14 @@ def run(
         given = read_ratings(ratings) if ratings is not None else []
         index = _index(opened)
         who = _who(played, base, trained, policies, index)
-        found, complaint = _audit(
-            opened,
-            index,
-            who,
-            given,
-            judge=judge,
-            n=n,
-            plays=plays,
-            ask=ask,
-            reward=reward,
-            concurrency=concurrency,
-            seed=seed,
-            base_url=base_url,
-            quiet=quiet,
+        wanted = _wanted(
+            opened, index, who, given, judge=judge, n=n, plays=plays, ask=ask, seed=seed, base_url=base_url
         )
+        if dry_run:
+            return _estimate(wanted, prices, as_json)
+        kept = opened.location if isinstance(opened, StoreSource) else None
+        with limited(max_tokens_total, max_cost, prices, kept=kept, where="an episode store as SOURCE"):
+            found, complaint = _audit(wanted, who, reward=reward, concurrency=concurrency, seed=seed, quiet=quiet)
     finally:
         if isinstance(opened, StoreSource):
             opened.store.close()
@@ -85,7 +84,16 @@ def run(
     return 1 if complaint is not None else 0
 
 
-def _audit(
+class _Wanted(NamedTuple):
+    """What is to be audited: the chosen episodes, their ratings, and whose verdicts, of which some may be missing."""
+
+    source: Source
+    ratings: list[Rating]
+    asked: _Stored | _Asked
+    missing: int
+
+
+def _wanted(
     source: Source,
     index: Sequence[_Entry],
     who: _Who,
@@ -95,34 +103,48 @@ def _audit(
     n: int | None,
     plays: int | None,
     ask: bool,
-    reward: str,
-    concurrency: int,
     seed: int,
     base_url: str | None,
-    quiet: bool,
-) -> tuple[Audit, str | None]:
-    """Choose, have judged what is not yet, and audit; also what to complain about."""
-    from sotopia_env.evaluation.audit import audit, check_policies
+) -> _Wanted:
+    """Choose, before anybody is asked."""
+    from sotopia_env.evaluation.audit import check_policies
     from sotopia_env.evaluation.ratings import check_ratings
 
     ratings = check_ratings(ratings, {one.id: one.agent_ids for one in index})
     check_policies(who.base, who.trained)
     chosen = _choose(index, who.policies, ratings, n, plays, seed)
-    asked, missing = _whom_to_ask(judge, chosen, ask, base_url)
-    only = _only(source, chosen)
-    complaint: str | None = None
-    episodes: Iterable[Episode] = only.episodes()
-    if missing:
-        assert isinstance(asked, _Asked), "only one who can be asked has verdicts missing"
-        episodes, complaint = _ask(only, asked.judge, reward, concurrency, quiet)
     ids = {one.id for one in chosen}
+    asked, missing = _whom_to_ask(judge, chosen, ask, base_url)
+    return _Wanted(_only(source, chosen), [rating for rating in ratings if rating.episode in ids], asked, missing)
+
+
+def _estimate(wanted: _Wanted, prices: Sequence[str], as_json: bool) -> int:
+    from sotopia_env.cli.judging import estimate
+
+    judge = wanted.asked.judge if isinstance(wanted.asked, _Asked) else None
+    missing = [one for one in wanted.source.episodes() if judge is not None and judge.name not in one.verdicts]
+    return estimate(judge, missing, prices, as_json)
+
+
+def _audit(
+    wanted: _Wanted, who: _Who, *, reward: str, concurrency: int, seed: int, quiet: bool
+) -> tuple[Audit, str | None]:
+    """Have judged what is not yet, and audit; also what to complain about."""
+    from sotopia_env.evaluation.audit import audit
+
+    complaint: str | None = None
+    episodes: Iterable[Episode] = wanted.source.episodes()
+    if wanted.missing:
+        assert isinstance(wanted.asked, _Asked), "only one who can be asked has verdicts missing"
+        check_payable([wanted.asked.judge])
+        episodes, complaint = _ask(wanted.source, wanted.asked.judge, reward, concurrency, quiet)
     found = audit(
         episodes,
-        asked.name,
+        wanted.asked.name,
         base=who.base,
         trained=who.trained,
         policies=who.policies,
-        ratings=[rating for rating in ratings if rating.episode in ids],
+        ratings=wanted.ratings,
         seed=seed,
     )
     return found, complaint

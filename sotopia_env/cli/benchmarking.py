@@ -182,8 +182,13 @@ def uses_record(uses: Sequence[Use]) -> dict[str, Any]:
     }
 
 
-def show_uses(uses: Sequence[Use]) -> None:
-    """Print an estimate: a row per model, and the sum."""
+TALKS = "every talk to the turn limit, 40 words a move, 4 characters a token, no retries"
+PROMPTS = "the prompts as they would be sent, 4 characters a token, 400 tokens a verdict, no retries"
+"""What estimates rest on: of talks that nobody has had yet, and of verdicts on episodes that are there."""
+
+
+def show_uses(uses: Sequence[Use], basis: str = TALKS) -> None:
+    """Print an estimate: a row per model, and the sum; and what it rests on."""
     if not uses:
         common.say("No model is called: nothing to pay.")
         return
@@ -198,8 +203,7 @@ def show_uses(uses: Sequence[Use]) -> None:
     cost = f"${known:,.2f}" if together["dollars"] is not None else f"over ${known:,.2f}" if known else "unknown"
     common.say(f"together about {together['tokens']:,} tokens, cost {cost}")
     common.say(
-        "An estimate: every talk to the turn limit, 40 words a move, 4 characters a token, no retries. "
-        "Hold the run to a limit with --max-tokens-total or --max-cost.",
+        f"An estimate: {basis}. Hold the run to a limit with --max-tokens-total or --max-cost.",
         style="dim",
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -16,10 +15,12 @@ from sotopia_env import aio
 from sotopia_env.budgets import check_payable
 from sotopia_env.cli import common
 from sotopia_env.cli.sources import SHORT_ID, FileSource, Source, StoreSource, open_source
-from sotopia_env.cli.spending import limited
+from sotopia_env.cli.spending import limited, read_prices
 from sotopia_env.cli.summary import Values
-from sotopia_env.errors import ConfigurationError, JudgeError, one_line
+from sotopia_env.errors import ConfigurationError, one_line
+from sotopia_env.judges.asking import Patience, ask
 from sotopia_env.judges.cache import verdict_cache
+from sotopia_env.judges.llm import together
 
 if TYPE_CHECKING:
     from sotopia_env.episodes import Episode, Verdict
@@ -60,6 +61,7 @@ def run(
     max_tokens_total: int | None,
     max_cost: float | None,
     prices: Sequence[str],
+    dry_run: bool,
     quiet: bool,
     as_json: bool,
 ) -> int:
@@ -68,6 +70,9 @@ def run(
     made = common.make_judge(judge, base_url)
     if made is None:
         raise ConfigurationError("--judge 'none' gives no verdicts. Name a judge, such as openai/gpt-4o.")
+    if dry_run:
+        chosen, _ = _chosen(opened, limit)
+        return estimate(made, [one for one in chosen if again or made.name not in one.verdicts], prices, as_json)
     if isinstance(opened, FileSource) and output is None:
         common.log(f"{opened.location} is a file, which stays as it is; give --output to keep the verdicts.")
     kept = opened.location if isinstance(opened, StoreSource) else output
@@ -93,7 +98,33 @@ def run(
     return 1 if failed else 0
 
 
+def estimate(judge: Judge | None, episodes: Sequence[Episode], prices: Sequence[str], as_json: bool) -> int:
+    """Print what verdicts on these episodes would take, and ask nothing."""
+    from sotopia_env.cli.benchmarking import PROMPTS, show_uses, uses_record
+    from sotopia_env.evaluation.benchmark import estimate_judging
+
+    uses = estimate_judging(judge, episodes, prices=read_prices(prices)) if judge is not None else []
+    if as_json:
+        common.print_json({"episodes": len(episodes), **uses_record(uses)})
+    else:
+        common.say(f"{common.counted(len(episodes), 'episode')} to judge", style="bold")
+        show_uses(uses, PROMPTS)
+    return 0
+
+
 # --- asking ---------------------------------------------------------------------------------------
+
+
+def _chosen(source: Source, limit: int | None) -> tuple[list[Episode], int]:
+    """Finished episodes, so many as asked for, and how many broke off."""
+    chosen: list[Episode] = []
+    broken_off = 0
+    for episode in source.episodes():
+        if episode.ended_by is None:
+            broken_off += 1
+        elif limit is None or len(chosen) < limit:
+            chosen.append(episode)
+    return chosen, broken_off
 
 
 def _judge_all(
@@ -101,13 +132,8 @@ def _judge_all(
 ) -> Report:
     from sotopia_env.judges.base import check_reward
 
-    report = Report()
-    chosen: list[Episode] = []
-    for episode in source.episodes():
-        if episode.ended_by is None:
-            report.broken_off += 1
-        elif limit is None or len(chosen) < limit:
-            chosen.append(episode)
+    chosen, broken_off = _chosen(source, limit)
+    report = Report(broken_off=broken_off)
     check_reward(judge, reward, [episode.task for episode in chosen])
     bar = Progress(
         TextColumn("verdicts"),
@@ -121,19 +147,22 @@ def _judge_all(
 
     async def all_of_them() -> list[Judged]:
         slots = asyncio.Semaphore(concurrency)
+        patience = Patience(judge.name)
 
         async def one(episode: Episode) -> Judged:
             async with slots:
                 if judge.name in episode.verdicts and not again:
                     report.already += 1
                     judged = Judged(episode)
+                elif patience.over is not None:
+                    judged = Judged(episode, patience.over)
                 else:
                     with verdict_cache(source.store if isinstance(source, StoreSource) else None, refresh=again):
-                        judged = await _judge_one(source, judge, reward, episode)
+                        judged = await _judge_one(source, judge, reward, episode, patience)
                 bar.advance(task)
                 return judged
 
-        return list(await asyncio.gather(*map(one, chosen)))
+        return await together(map(one, chosen))
 
     with bar:
         task = bar.add_task("", total=len(chosen))
@@ -141,21 +170,21 @@ def _judge_all(
     return report
 
 
-async def _judge_one(source: Source, judge: Judge, reward: Reward, episode: Episode) -> Judged:
+async def _judge_one(source: Source, judge: Judge, reward: Reward, episode: Episode, patience: Patience) -> Judged:
     """Ask for one verdict and keep it; a failure is reported and never becomes a score."""
-    from sotopia_env.judges.base import check_verdict, rewards_from
+    from sotopia_env.judges.base import rewards_from
     from sotopia_env.models import usage_scope
 
     # The judge sees what it would have seen right after the play, no other judge's verdict.
     bare = episode.model_copy(update={"verdicts": {}, "rewards": {}, "status": "complete", "error": None})
     with usage_scope() as used:
         try:
-            verdict = check_verdict(await _asked(judge, bare), bare, judge)
+            verdict = await ask(judge, bare)
+            patience.note(None)
             rewards = rewards_from(verdict, reward, bare)
-        except JudgeError as error:
+        except Exception as error:  # a user's judge or reward may raise anything; it must not stop the others
+            patience.note(error)
             return Judged(episode, one_line(error))
-        except Exception as foreign:  # a user's judge may raise anything; it must not stop the others
-            return Judged(episode, one_line(foreign))
     verdict = verdict.model_copy(update={"judge": judge.name})
     usage = {**episode.usage, judge.name: dict(used)} if any(used.values()) else episode.usage
     done = episode.model_copy(
@@ -170,14 +199,6 @@ async def _judge_one(source: Source, judge: Judge, reward: Reward, episode: Epis
     if isinstance(source, StoreSource):
         await asyncio.to_thread(_keep, source, episode, done, verdict, dict(used))
     return Judged(done)
-
-
-async def _asked(judge: Judge, episode: Episode) -> object:
-    """Await an async judge; a sync one computes on a thread of its own, so that the others go on."""
-    if inspect.iscoroutinefunction(judge.score):
-        return await judge.score(episode)
-    given = await asyncio.to_thread(judge.score, episode)
-    return await given if inspect.isawaitable(given) else given
 
 
 def _keep(source: StoreSource, before: Episode, done: Episode, verdict: Verdict, used: dict[str, int]) -> None:

@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from sotopia_env.budgets import check_payable
 from sotopia_env.cli import common
-from sotopia_env.cli.attacking import check_output, share, write_json
+from sotopia_env.cli.attacking import check_output, keeping, share, write_json
+from sotopia_env.cli.spending import limited, read_prices
 from sotopia_env.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from sotopia_env.episodes import Episode
     from sotopia_env.evaluation.safety import Reliability, Safety
     from sotopia_env.evaluation.statistics import Estimate
+    from sotopia_env.judges.base import Judge
 
 COLUMNS = {
     "engaged": "engaged",
@@ -47,6 +50,10 @@ def run(
     output: str | None,
     base_url: str | None,
     judge_base_url: str | None,
+    max_tokens_total: int | None,
+    max_cost: float | None,
+    prices: Sequence[str],
+    dry_run: bool,
     quiet: bool,
     as_json: bool,
 ) -> int:
@@ -56,8 +63,11 @@ def run(
 
     if bool(sources) == bool(agents):
         raise ConfigurationError("Name either stored episodes or at least one --agent to play the safety scenes.")
-    if sources and (store is not None or partner is not None):
-        raise ConfigurationError("--store and --partner belong to --agent; stored episodes are only read.")
+    if sources and (partner is not None or (store is not None and judge is None)):
+        raise ConfigurationError(
+            "--partner belongs to --agent, and --store keeps what is played or what --judge answers; stored episodes "
+            "are only read."
+        )
     check_output(output)
     toxic_words(words)  # a list that cannot be read is told before anything is played
     made = None if judge is None else common.make_judge(judge, judge_base_url or base_url)
@@ -65,32 +75,36 @@ def run(
         if made is None:
             raise ConfigurationError("--judge 'none' gives no verdicts. Leave --judge out for rules alone.")
         made = safety_judge(made)
-    if agents:
-        episodes = list(
-            _played(agents, partner, tasks, n, repeats, store, max_turns, concurrency, seed, base_url, quiet)
+    if dry_run:
+        return _estimate(sources, agents, partner, tasks, n, repeats, seed, made, labels, prices, as_json)
+    with limited(max_tokens_total, max_cost, prices, kept=store, where="--store safety.db"), keeping(store):
+        check_payable([] if made is None else [made])
+        if agents:
+            episodes = list(
+                _played(agents, partner, tasks, n, repeats, store, max_turns, concurrency, seed, base_url, quiet)
+            )
+        else:
+            episodes = [episode for source in sources for episode in _stored(source, n)]
+        bar = Progress(
+            TextColumn("verdicts"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=common.console(stderr=True),
+            disable=quiet or made is None,
         )
-    else:
-        episodes = [episode for source in sources for episode in _stored(source, n)]
-    bar = Progress(
-        TextColumn("verdicts"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=common.console(stderr=True),
-        disable=quiet or made is None,
-    )
-    with bar:
-        job = bar.add_task("", total=None)
-        found = assess(
-            episodes,
-            judge=made,
-            words=words,
-            labels=None if labels else (),
-            policies={agent.name for agent in common.make_agents(agents, base_url)} if agents else None,
-            concurrency=concurrency,
-            progress=lambda done, of: bar.update(job, completed=done, total=of),
-        )
+        with bar:
+            job = bar.add_task("", total=None)
+            found = assess(
+                episodes,
+                judge=made,
+                words=words,
+                labels=None if labels else (),
+                policies={agent.name for agent in common.make_agents(agents, base_url)} if agents else None,
+                concurrency=concurrency,
+                progress=lambda done, of: bar.update(job, completed=done, total=of),
+            )
     record = found.record()
     if output is not None:
         write_json(output, record)
@@ -99,6 +113,53 @@ def run(
     else:
         _show(found)
     return _complaints(found, episodes)
+
+
+def _estimate(
+    sources: Sequence[str],
+    agents: Sequence[str],
+    partner: str | None,
+    tasks: str,
+    n: int | None,
+    repeats: int,
+    seed: int,
+    judge: Judge | None,
+    labels: bool,
+    prices: Sequence[str],
+    as_json: bool,
+) -> int:
+    """Print what it would take, and start nothing."""
+    from sotopia_env.cli.benchmarking import PROMPTS, TALKS, show_uses, uses_record
+    from sotopia_env.evaluation.benchmark import estimate_judging, estimate_rollout
+    from sotopia_env.evaluation.safety import questions
+
+    priced = read_prices(prices)
+    stored = [episode for source in sources for episode in _stored(source, n)]
+    uses = []
+    played = 0
+    if agents:
+        chosen = common.choose_tasks(tasks, split=None, limit=n, seed=seed, seats=2)
+        for cast in _casts(agents, partner):
+            played += len(chosen) * repeats
+            uses += estimate_rollout(chosen, cast, judge, repeats=repeats, prices=priced)
+            uses += estimate_rollout(chosen, ["scripted"] * 2, judge, repeats=repeats, prices=priced)  # seats exchanged
+    if judge is not None:
+        uses += estimate_judging(judge, questions(stored, None if labels else ()), prices=priced)
+    if as_json:
+        common.print_json({"episodes": played + len(stored), **uses_record(uses)})
+        return 0
+    common.say(f"{common.counted(played + len(stored), 'episode')}", style="bold")
+    show_uses(uses, TALKS if agents else PROMPTS)
+    return 0
+
+
+def _casts(agents: Sequence[str], partner: str | None) -> Iterator[list[str]]:
+    """Who sits together: every agent with itself, or in either seat with a partner."""
+    for spec in dict.fromkeys(agents):
+        if partner is None or partner == spec:
+            yield [spec, spec]
+        else:
+            yield from ([spec, partner], [partner, spec])
 
 
 def _played(
@@ -127,12 +188,8 @@ def _played(
         "seed": seed,
         "progress": not quiet,
     }
-    for spec in dict.fromkeys(agents):
-        if partner is None or partner == spec:
-            yield from rollout(chosen, common.make_agents([spec, spec], base_url), **options)
-            continue
-        for cast in ([spec, partner], [partner, spec]):
-            yield from rollout(chosen, common.make_agents(cast, base_url), **options)
+    for cast in _casts(agents, partner):
+        yield from rollout(chosen, common.make_agents(cast, base_url), **options)
 
 
 def _stored(source: str, n: int | None) -> Iterator[Episode]:

@@ -21,7 +21,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -32,6 +32,7 @@ from sotopia_env import budgets, chat
 from sotopia_env.actions import Action
 from sotopia_env.budgets import Price
 from sotopia_env.conversation import Conversation
+from sotopia_env.episodes import Episode
 from sotopia_env.errors import ConfigurationError, SotopiaEnvError, StoreError, one_line, unknown
 from sotopia_env.evaluation.policies import HELD_OUT, evaluate
 from sotopia_env.evaluation.results import Evaluation
@@ -720,6 +721,31 @@ def estimate_rollout(
     return [use for use in found if use.calls]
 
 
+def estimate_judging(
+    judge: Judge, episodes: Iterable[Episode], *, section: str = "verdicts", prices: Mapping[str, Price] | None = None
+) -> list[Use]:
+    """What verdicts on episodes would take, without asking: the prompts as they would be sent, no call repeated.
+
+    Args:
+        judge: Who would be asked.
+        episodes: Finished ones.
+        section: What to call it.
+        prices: By model spec without options, US dollars per million tokens.
+    """
+    listed = list(episodes)
+    found = []
+    members: tuple[Any, ...] = getattr(judge, "judges", None) or (judge,)
+    for member in members:
+        if not hasattr(member, "messages"):
+            continue  # no model of ours is asked
+        prompts = [member.messages(episode, agent) for episode in listed for agent in episode.task.agents]
+        characters = sum(len(message["content"]) for prompt in prompts for message in prompt)
+        average = characters / max(len(prompts), 1) / _CHARACTERS
+        billed = getattr(member.model, "billed_as", member.model.name)
+        found.append(_use(section, "judge", billed, len(prompts), average, _JUDGE_REPLY, prices))
+    return [use for use in found if use.calls]
+
+
 def _use(
     section: str,
     role: str,
@@ -758,8 +784,6 @@ def _talk(tasks: Sequence[Task]) -> tuple[float, float]:
 
 def _asked(judge: Judge, tasks: Sequence[Task]) -> float:
     """Tokens of a judge's prompt on one agent of a talk to the turn limit."""
-    from sotopia_env.episodes import Episode
-
     if not hasattr(judge, "messages"):
         return 0.0
     words = " ".join(["word"] * _WORDS)

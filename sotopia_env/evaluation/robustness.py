@@ -11,8 +11,6 @@ prompt and parser guarantee without any model is in `structure.py`.
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -22,7 +20,7 @@ from typing import Any, Literal
 from sotopia_env import aio
 from sotopia_env.dimensions import DIMENSIONS, Dimension
 from sotopia_env.episodes import Episode, Verdict
-from sotopia_env.errors import BudgetError, ConfigurationError, one_line, unknown
+from sotopia_env.errors import ConfigurationError, unknown
 from sotopia_env.evaluation.attacks import (
     DEGENERATE,
     MAX_TURNS,
@@ -38,7 +36,8 @@ from sotopia_env.evaluation.attacks import (
 )
 from sotopia_env.evaluation.statistics import Estimate, bounded, clustered, rate
 from sotopia_env.evaluation.structure import NAIVE, OURS, Held, NaiveJudge, structure, tag_of
-from sotopia_env.judges.base import Judge, check_reward, check_verdict, scales_of
+from sotopia_env.judges.asking import ask_all
+from sotopia_env.judges.base import Judge, check_reward, scales_of
 from sotopia_env.rules import rules_of
 from sotopia_env.specs import make_agent, make_judge
 from sotopia_env.tasks import Task
@@ -393,7 +392,7 @@ def probe(
     plan = Plan(
         tasks, attacks=attacks, places=places, per_attack=per_attack, seed=seed, dimensions=tuple(scales.values())
     )
-    judged: dict[str, Verdict | str] = aio.run(_judge_all(made, plan.episodes, concurrency, progress or _quiet))
+    judged: dict[str, Verdict | str] = aio.run(ask_all(made, plan.episodes, concurrency=concurrency, progress=progress))
     return Robustness(
         judge=made.name,
         dimension=name,
@@ -403,40 +402,6 @@ def probe(
         tolerance=0.1 * (scale.high - scale.low) if tolerance is None else tolerance,
         trials=tuple(_trial(planned, judged, name) for planned in plan.trials),
     )
-
-
-async def _judge_all(
-    judge: Judge, episodes: dict[str, Episode], concurrency: int, progress: Callable[[int, int], None]
-) -> dict[str, Verdict | str]:
-    """A verdict, or why there is none, by the key of the episode."""
-    slots = asyncio.Semaphore(concurrency)
-    judged: dict[str, Verdict | str] = {}
-
-    async def one(key: str, episode: Episode) -> None:
-        async with slots:
-            judged[key] = await ask(judge, episode)
-            progress(len(judged), len(episodes))
-
-    await asyncio.gather(*(one(key, episode) for key, episode in episodes.items()))
-    return judged
-
-
-async def ask(judge: Judge, episode: Episode) -> Verdict | str:
-    """A judge's verdict, or in one line why it gave none: never a score in its place.
-
-    Raises:
-        BudgetError: If a budget around has too little left.
-    """
-    try:
-        if inspect.iscoroutinefunction(judge.score) or getattr(judge, "inline", False):
-            given: Any = judge.score(episode)
-        else:
-            given = await asyncio.to_thread(judge.score, episode)
-        return check_verdict(await given if inspect.isawaitable(given) else given, episode, judge)
-    except BudgetError:
-        raise
-    except Exception as error:  # a user's judge may raise anything; it is that judge's failure
-        return one_line(error)
 
 
 def _trial(planned: _Planned, judged: dict[str, Verdict | str], dimension: str) -> Trial:
@@ -455,7 +420,3 @@ def _values(verdict: Verdict | str, agent: str, dimension: str) -> tuple[dict[st
         return None, verdict
     values = verdict.values(agent)
     return (values, None) if dimension in values else (None, f"no score on {dimension!r}")
-
-
-def _quiet(done: int, of: int) -> None:
-    """No progress."""

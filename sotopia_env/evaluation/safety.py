@@ -12,7 +12,6 @@ with the rules, and how often it is right on labelled utterances.
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +23,6 @@ from sotopia_env.episodes import Episode, Event, Verdict
 from sotopia_env.errors import ConfigurationError, MissingExtraError, unknown
 from sotopia_env.evaluation.attacks import mirrored
 from sotopia_env.evaluation.leaks import leak
-from sotopia_env.evaluation.robustness import ask
 from sotopia_env.evaluation.speech import (
     Labelled,
     count_toxic,
@@ -35,6 +33,7 @@ from sotopia_env.evaluation.speech import (
     toxic_words,
 )
 from sotopia_env.evaluation.statistics import Estimate, above_zero, clustered, rate
+from sotopia_env.judges.asking import ask_all
 from sotopia_env.judges.base import Judge
 from sotopia_env.judges.llm import LLMJudge
 from sotopia_env.specs import make_judge
@@ -334,8 +333,8 @@ def assess(
     reliability = {"rules, labels": _rules_on(known)} if known else {}
     if asked is None:
         return Safety(tuple(conducts), broken_off, None, reliability)
-    sources = _Asked(asked, kept, known)
-    sources.found = aio.run(sources.ask_all(concurrency, progress))
+    sources = _Asked(kept, known)
+    sources.found = aio.run(ask_all(asked, sources.jobs, concurrency=concurrency, progress=progress))
     judged = tuple(sources.judged(conduct) for conduct in conducts)
     if known:
         reliability["judge, labels"] = sources.against_labels()
@@ -365,11 +364,16 @@ def safety_judge(judge: str | Judge) -> Judge:
     return made
 
 
+def questions(episodes: Iterable[Episode], labels: Sequence[Labelled] | None = None) -> list[Episode]:
+    """What `assess` with a judge would ask it about; arguments as there."""
+    known = labelled() if labels is None else labels
+    return list(_Asked([episode for episode in episodes if episode.ended_by is not None], known).jobs.values())
+
+
 class _Asked:
     """All that a judge is asked: every episode, every episode with its seats exchanged, every labelled utterance."""
 
-    def __init__(self, judge: Judge, episodes: Sequence[Episode], labels: Sequence[Labelled]) -> None:
-        self.judge = judge
+    def __init__(self, episodes: Sequence[Episode], labels: Sequence[Labelled]) -> None:
         self.labels = labels
         self.jobs: dict[tuple[str, str], Episode] = {}
         for episode in episodes:
@@ -380,21 +384,6 @@ class _Asked:
         for label in labels:
             self.jobs["label", label.id] = _said(label.text)
         self.found: dict[tuple[str, str], Verdict | str] = {}
-
-    async def ask_all(
-        self, concurrency: int, progress: Callable[[int, int], None] | None
-    ) -> dict[tuple[str, str], Verdict | str]:
-        slots = asyncio.Semaphore(concurrency)
-        found: dict[tuple[str, str], Verdict | str] = {}
-
-        async def one(key: tuple[str, str], episode: Episode) -> None:
-            async with slots:
-                found[key] = await ask(self.judge, episode)
-                if progress is not None:
-                    progress(len(found), len(self.jobs))
-
-        await asyncio.gather(*(one(key, episode) for key, episode in self.jobs.items()))
-        return found
 
     def judged(self, conduct: Conduct) -> Conduct:
         """A conduct with what the judge says of it."""
