@@ -677,7 +677,8 @@ def test_options_of_the_command_change_the_preset(tmp_path):
     names = [step["stage"] for step in record["steps"]]
     assert {"bc+sr round 3 play", "fresh expert play", "control"} <= set(names)
     usual = load_preset("quick")
-    assert record["steps"][1]["episodes"] == round(usual.expert.tasks * 5 / usual.minutes)  # one family, five minutes
+    assert "base" not in names  # it comes with the package
+    assert record["steps"][0]["episodes"] == round(usual.expert.tasks * 5 / usual.minutes)  # one family, five minutes
 
 
 def test_errors_of_the_command_are_one_line(micro, tmp_path):

@@ -294,14 +294,14 @@ class Run:
         scratch = ["policies/base.new", "policies/base.practised"]
 
         def work() -> dict[str, Any]:
-            result = build(folder, settings.tiny, seed=self.seed, shipped=settings.shipped)
+            result = build(folder, settings.tiny, seed=settings.seed, shipped=settings.shipped)
             for left in scratch:
                 _remove(self.folder / left)
             self._keep_training("base", result)
             return {"identity": identity(str(folder)), "steps": result.steps, "tokens": result.tokens}
 
         makes = ["policies/base", "training/base.json"]
-        self._stage("base", settings.tiny.record(), work, makes=makes, scratch=scratch)
+        self._stage("base", [settings.tiny.record(), settings.seed], work, makes=makes, scratch=scratch)
         return folder
 
     def _expert(self, name: str, use: int) -> Filtered:

@@ -291,7 +291,7 @@ class _Planner:
 
     def _base(self) -> list[Step]:
         base = self.preset.base
-        if base.model != "tiny" or (base.shipped and is_shipped(base.tiny, self.seed)):
+        if base.model != "tiny" or (base.shipped and is_shipped(base.tiny, base.seed)):
             return []
         tiny = base.tiny
         kinds = [
