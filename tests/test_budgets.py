@@ -759,3 +759,29 @@ def test_a_probe_of_a_dead_judge_ends_soon_and_says_why():
         assert result.exit_code == 1
         assert server.requests <= 2 * (20 + 16)
     assert "gave no verdict in any of" in result.stderr
+
+
+# --- one scale ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["judge", "audit"])
+def test_a_judge_that_is_asked_for_one_scale_has_a_name_of_its_own_and_no_other_scale(name, played, tmp_path):
+    with Metered(numbers_of) as server:
+        command = [*judging_commands(played, tmp_path)[name], "--judge", "openai/j?max_tokens=300"]
+        command += ["--dimension", "goal", "--base-url", server.base_url, "-q"]
+        if name == "audit":
+            refused = invoke(*command, "--no-ask")
+            assert refused.exit_code == 1
+            assert "Unknown judge 'openai/j?max_tokens=300 on goal'" in refused.stderr
+        assert invoke(*command).exit_code == 0
+        asked = server.requests
+        assert asked == 20
+        assert list(server.bodies[0]["response_format"]["json_schema"]["schema"]["properties"]) == ["goal"]
+        assert invoke(*command).exit_code == 0
+        if name == "audit":
+            assert invoke(*command, "--no-ask").exit_code == 0
+        assert server.requests == asked
+    with EpisodeStore(played) as store:
+        verdicts = [episode.verdicts["openai/j?max_tokens=300 on goal"] for episode in store.episodes()]
+    assert len(verdicts) == 10
+    assert all(list(verdict.values("agent_0")) == ["goal"] for verdict in verdicts)

@@ -88,8 +88,8 @@ class Base(_Part):
         tiny: What the tiny one is made of.
         seed: Seed of the tiny one. It is no run's own: runs of other seeds start from the same base, as they do from
             any model of a hub.
-        shipped: Take the tiny one that comes with the package, if it was made with these settings and this seed, instead
-            of making it again.
+        shipped: Take the tiny one that comes with the package, if it was made with these settings and this seed,
+            instead of making it again.
         forced: A spec that plays the base with its JSON forced by a grammar, as a row of its own in the
             evaluation: format alone is no social gain. Empty for none.
     """

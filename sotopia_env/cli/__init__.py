@@ -136,6 +136,10 @@ PriceOption = Annotated[
         help="US dollars per million tokens, once per model: openai/gpt-4o=2.5,10.",
     ),
 ]
+DimensionsOption = Annotated[
+    list[str] | None,
+    typer.Option(help="Ask a model for this scale only, once per scale: quicker and cheaper than all seven."),
+]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print calls, tokens and cost, and start nothing.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, for programs.")]
 
@@ -340,6 +344,7 @@ SourceArgument = Annotated[str, typer.Argument(metavar="SOURCE", help="An episod
 def judge(
     source: SourceArgument,
     judge: Annotated[str, typer.Option(help="outcome, openai/<model>, local/<model>, or module:attribute.")],
+    dimension: DimensionsOption = None,
     reward: Annotated[
         str, typer.Option(help="The reward of episodes that have none yet; those that have one keep it.")
     ] = "goal",
@@ -362,6 +367,7 @@ def judge(
     code = judging.run(
         source=source,
         judge=judge,
+        dimensions=dimension or [],
         reward=reward,
         limit=limit,
         again=again,
@@ -859,6 +865,7 @@ def audit(
     ask: Annotated[
         bool, typer.Option("--ask/--no-ask", help="Ask the judge about episodes that it has not judged yet.")
     ] = True,
+    dimension: DimensionsOption = None,
     reward: Annotated[
         str, typer.Option(help="What the judge must fill; the reward of episodes that have none yet.")
     ] = "goal",
@@ -889,6 +896,7 @@ def audit(
         n=n,
         plays=plays,
         ask=ask,
+        dimensions=dimension or [],
         reward=reward,
         concurrency=concurrency,
         seed=seed,

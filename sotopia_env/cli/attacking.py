@@ -110,17 +110,14 @@ def _judges(spec: str, dimension: str | None, naive: bool, base_url: str | None)
     from sotopia_env.evaluation.robustness import NaiveJudge
     from sotopia_env.judges.llm import LLMJudge
 
-    made = common.make_judge(spec, base_url)
+    made = common.make_judge(spec, base_url, [] if dimension is None else [dimension])
     if made is None:
         raise ConfigurationError("--judge 'none' gives no verdicts. Name a judge, such as openai/gpt-4o.")
     if not isinstance(made, LLMJudge):
         if naive:
             raise ConfigurationError(f"--naive asks a model without our prompt, but --judge {spec!r} is no model.")
         return [made]
-    model = made.model
-    if dimension is not None:
-        made = LLMJudge(model, dimensions=[dimension], name=f"{made.name} on {dimension}")
-    return [made, NaiveJudge(model)] if naive else [made]
+    return [made, NaiveJudge(made.model)] if naive else [made]
 
 
 def _probe(

@@ -36,6 +36,7 @@ def run(
     n: int | None,
     plays: int | None,
     ask: bool,
+    dimensions: Sequence[str],
     reward: str,
     concurrency: int,
     seed: int,
@@ -60,7 +61,17 @@ def run(
         index = _index(opened)
         who = _who(played, base, trained, policies, index)
         wanted = _wanted(
-            opened, index, who, given, judge=judge, n=n, plays=plays, ask=ask, seed=seed, base_url=base_url
+            opened,
+            index,
+            who,
+            given,
+            judge=judge,
+            dimensions=dimensions,
+            n=n,
+            plays=plays,
+            ask=ask,
+            seed=seed,
+            base_url=base_url,
         )
         if dry_run:
             return _estimate(wanted, prices, as_json)
@@ -100,6 +111,7 @@ def _wanted(
     ratings: Sequence[Rating],
     *,
     judge: str | None,
+    dimensions: Sequence[str],
     n: int | None,
     plays: int | None,
     ask: bool,
@@ -114,7 +126,7 @@ def _wanted(
     check_policies(who.base, who.trained)
     chosen = _choose(index, who.policies, ratings, n, plays, seed)
     ids = {one.id for one in chosen}
-    asked, missing = _whom_to_ask(judge, chosen, ask, base_url)
+    asked, missing = _whom_to_ask(judge, chosen, ask, base_url, dimensions)
     return _Wanted(_only(source, chosen), [rating for rating in ratings if rating.episode in ids], asked, missing)
 
 
@@ -352,7 +364,7 @@ class _Asked:
 
 
 def _whom_to_ask(
-    judge: str | None, chosen: Sequence[_Entry], ask: bool, base_url: str | None
+    judge: str | None, chosen: Sequence[_Entry], ask: bool, base_url: str | None, dimensions: Sequence[str]
 ) -> tuple[_Stored | _Asked, int]:
     """The judge, and how many verdicts it has still to give.
 
@@ -368,24 +380,28 @@ def _whom_to_ask(
                 "--judge openai/gpt-4o."
             )
         judge = others[0]
-    if judge in known:
+    if judge in known and not dimensions:
         missing = sum(judge not in one.judges for one in chosen)
         if not missing or not ask:
             return _Stored(judge), 0
-    elif not ask:
+    elif not ask and not dimensions:
         raise ConfigurationError(unknown("judge", judge, known, "With --no-ask it must have given verdicts."))
     if judge == "none":
         raise ConfigurationError("--judge 'none' gives no verdicts. Name a judge, such as openai/gpt-4o.")
     try:
-        made = common.make_judge(judge, base_url)
+        made = common.make_judge(judge, base_url, dimensions)
     except ConfigurationError as error:
-        if judge in known:
+        if judge in known and not dimensions:
             raise ConfigurationError(
                 f"{missing} of {len(chosen)} episodes have no verdict of {judge!r}, and it cannot be asked: {error} "
                 "Add --no-ask to audit the others."
             ) from error
         raise ConfigurationError(f"{error} Verdicts are there of {known or 'nobody'}.") from error
     assert made is not None, "only 'none' makes none"
+    if not ask:
+        if made.name not in known:
+            raise ConfigurationError(unknown("judge", made.name, known, "With --no-ask it must have given verdicts."))
+        return _Stored(made.name), 0
     return _Asked(made), sum(made.name not in one.judges for one in chosen)
 
 

@@ -165,11 +165,21 @@ def make_agents(specs: Sequence[str], base_url: str | None) -> list[Agent]:
     return [made[spec] for spec in specs]
 
 
-def make_judge(spec: str, base_url: str | None) -> Judge | None:
-    """The judge of a spec; "none" for no verdict."""
-    from sotopia_env import specs
+def make_judge(spec: str, base_url: str | None, dimensions: Sequence[str] = ()) -> Judge | None:
+    """The judge of a spec; "none" for no verdict.
 
-    return None if spec == "none" else specs.make_judge(spec, base_url=base_url)
+    Args:
+        spec: As given.
+        base_url: Endpoint of openai/... models.
+        dimensions: The scales that a model is asked for, with a name that says so; () for its own.
+    """
+    from sotopia_env import specs
+    from sotopia_env.judges.llm import LLMJudge
+
+    made = None if spec == "none" else specs.make_judge(spec, base_url=base_url)
+    if dimensions and isinstance(made, LLMJudge):
+        return LLMJudge(made.model, dimensions=dimensions, name=f"{made.name} on {', '.join(dimensions)}")
+    return made
 
 
 def read_reward(text: str) -> Reward:
