@@ -677,6 +677,20 @@ def test_the_dry_run_of_safety_counts_play_and_verdicts_with_exchanged_seats(tmp
     assert calls == {"agent_0": 30, "agent_1": 30, "judge": 12}
 
 
+def test_the_dry_run_of_an_evaluation_counts_every_seat_against_every_partner_and_asks_nobody(tmp_path):
+    with Metered(steady) as server:
+        command = ["evaluate", "--policy", "mine=openai/m", "--policy", "scripted/fair", "--n", "6"]
+        command += ["--base-url", server.base_url, "--dry-run"]
+        planned = invoke(*command, "--json", "--price", "openai/m=1,2")
+        assert planned.exit_code == 0, planned.output
+        assert "72 episodes" in invoke(*command).stdout
+        assert server.requests == 0
+    record = json.loads(planned.stdout)
+    assert record["episodes"] == 2 * 6 * 2 * 3  # policies, tasks, seats, partners
+    assert [(use["role"], use["calls"]) for use in record["uses"]] == [("policy mine", 6 * 2 * 3 * 10)]
+    assert record["dollars"] > 0
+
+
 def test_an_audit_whose_verdicts_are_all_there_costs_nothing(played):
     planned = invoke("audit", played, "--judge", "outcome", "--policy", "scripted/fair", "--dry-run", "--json")
     assert planned.exit_code == 0, planned.output

@@ -663,6 +663,7 @@ def evaluate(
     max_tokens_total: MaxTokensTotalOption = None,
     max_cost: MaxCostOption = None,
     price: PriceOption = None,
+    dry_run: DryRunOption = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -692,6 +693,7 @@ def evaluate(
         max_tokens_total=max_tokens_total,
         max_cost=max_cost,
         prices=price or [],
+        dry_run=dry_run,
         quiet=quiet,
         as_json=as_json,
     )

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sotopia_env.cli import common
-from sotopia_env.cli.spending import limited
+from sotopia_env.cli.spending import limited, read_prices
 from sotopia_env.errors import ConfigurationError, unknown
 
 if TYPE_CHECKING:
     from sotopia_env.evaluation import Evaluation
+    from sotopia_env.judges.base import Judge
     from sotopia_env.specs import Agent
     from sotopia_env.tasks import Task
 
@@ -59,6 +62,7 @@ def run(
     max_tokens_total: int | None,
     max_cost: float | None,
     prices: Sequence[str],
+    dry_run: bool,
     quiet: bool,
     as_json: bool,
 ) -> int:
@@ -75,6 +79,9 @@ def run(
     made_judge = common.make_judge(judge, judge_base_url or base_url)
     if made_judge is None:
         raise ConfigurationError("--judge 'none' gives no verdicts. Use outcome, openai/<model> or local/<model>.")
+    if dry_run:
+        everything = [task for part in chosen.values() for task in part]
+        return _estimate(named, partners or HELD_OUT, everything, made_judge, repeats, prices, as_json)
     with limited(max_tokens_total, max_cost, prices, kept=store):
         try:
             evaluation = evaluate(
@@ -105,6 +112,50 @@ def run(
     else:
         show(evaluation)
     return _report_failures(evaluation, store)
+
+
+def _estimate(
+    policies: Mapping[str, str],
+    partners: Sequence[str],
+    tasks: Sequence[Task],
+    judge: Judge,
+    repeats: int,
+    prices: Sequence[str],
+    as_json: bool,
+) -> int:
+    """Print what it would take: every policy in every seat against each partner. Start nothing."""
+    from sotopia_env.cli.benchmarking import show_uses, uses_record
+    from sotopia_env.evaluation.benchmark import Use, estimate_rollout
+
+    priced = read_prices(prices)
+    found: dict[tuple[str, str], list[Use]] = defaultdict(list)
+    episodes = 0
+    for seats in sorted({len(task.seats) for task in tasks}):
+        part = [task for task in tasks if len(task.seats) == seats]
+        for (label, spec), partner, seat in itertools.product(policies.items(), partners, range(seats)):
+            cast = [spec if place == seat else partner for place in range(seats)]
+            episodes += len(part) * repeats
+            for use in estimate_rollout(part, cast, judge, repeats=repeats, prices=priced):
+                role = {"judge": "judge", f"agent_{seat}": f"policy {label}"}.get(use.role, "partner")
+                found[role, use.model].append(use)
+    uses = [
+        Use(
+            "evaluation",
+            role,
+            model,
+            sum(use.calls for use in some),
+            sum(use.prompt_tokens for use in some),
+            sum(use.completion_tokens for use in some),
+            None if some[0].dollars is None else sum(use.dollars or 0.0 for use in some),
+        )
+        for (role, model), some in found.items()
+    ]
+    if as_json:
+        common.print_json({"episodes": episodes, **uses_record(uses)})
+        return 0
+    common.say(f"{common.counted(episodes, 'episode')} of the named policies", style="bold")
+    show_uses(uses)
+    return 0
 
 
 # --- what is asked for --------------------------------------------------------------------------------
