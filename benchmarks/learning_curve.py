@@ -93,7 +93,8 @@ def main() -> None:
     for label, (budget, minutes) in taken.items():
         goal = found.estimate(label, "goal", "seen-wording")
         assert goal is not None
-        rows.append([label.partition(",")[0], budget, minutes, goal.text(), f"{goal.mean / expert.mean:.0%}"])
+        share = f"{goal.mean / expert.mean:.0%}"
+        rows.append([label.partition(",")[0], f"{budget:g}", f"{minutes:.1f}", goal.text(), share])
         data[label] = {"budget": budget, "minutes": minutes, **goal.record()}
     publish(
         "learning_curve",
