@@ -1,9 +1,9 @@
 """What the learning loop teaches: the quick preset over several training seeds, on tasks that no training saw.
 
-For every seed the whole of `sotopia-env pi --preset quick` runs, with the control: BC trained for as many more
-optimizer steps as BC+SR, on fresh expert episodes. Then every policy plays `--tasks` validation tasks (new numbers
-and people) from both seats against each held-out partner, and fewer test tasks (new wording too). A task's goal is
-averaged over seeds first; intervals are Student's t over tasks.
+For every seed the whole of `sotopia-env pi --preset quick` runs, from the one base that comes with the package, with
+the control: BC trained for as many more optimizer steps as BC+SR, on fresh expert episodes. Then every policy plays
+`--tasks` validation tasks (new numbers and people) from both seats against each held-out partner, and fewer test tasks
+(new wording too). A task's goal is averaged over seeds first; intervals are Student's t over tasks.
 
     python benchmarks/learning.py
     python benchmarks/learning.py --seeds 1 --tasks 60 --runs runs/learning
