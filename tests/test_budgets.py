@@ -710,6 +710,23 @@ def test_a_budget_of_a_judging_command_needs_a_place_for_what_is_paid(name, play
     assert "A budget may stop the command half-way. Give" in refused.stderr
 
 
+@pytest.mark.parametrize("name", ["rollout", "evaluate", "judge", "audit", "robustness", "safety"])
+def test_a_dry_run_needs_no_key(name, played, tmp_path, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    playing = {
+        "rollout": ["rollout", "--agent", "openai/m", "--agent", "scripted/fair", "--limit", "2"],
+        "evaluate": ["evaluate", "--policy", "openai/m", "--n", "2"],
+    }
+    command = {**playing, **judging_commands(played, tmp_path)}[name]
+    command = [*command, "--judge", "openai/j?max_tokens=9"]
+    result = invoke(*command, "--dry-run", "--json")
+    assert result.exit_code == 0, result.output
+    assert "openai/j" in result.stdout
+    refused = invoke(*command)
+    assert refused.exit_code == 1
+    assert "No API key" in refused.stderr
+
+
 # --- a judge that is dead ---------------------------------------------------------------------------------
 
 

@@ -61,7 +61,7 @@ def run(
     chosen = choose_attacks(attacks)
     where = tuple(dict.fromkeys(places)) or PLACES
     scenes = _scenes(tasks, n, seed)
-    judges = [] if judge is None else _judges(judge, dimension, naive, base_url)
+    judges = [] if judge is None else _judges(judge, dimension, naive, base_url, dry_run)
     if not judges and (naive or dimension is not None):
         raise ConfigurationError("--naive and --dimension say how to ask a judge: name one with --judge.")
     if dry_run:
@@ -105,12 +105,12 @@ def _scenes(tasks: Sequence[str], n: int, seed: int) -> list[Task]:
     return list(found.values())
 
 
-def _judges(spec: str, dimension: str | None, naive: bool, base_url: str | None) -> list[Judge]:
+def _judges(spec: str, dimension: str | None, naive: bool, base_url: str | None, dry_run: bool) -> list[Judge]:
     """The judge, asked for one scale only if one is named; and the same model asked naively."""
     from sotopia_env.evaluation.robustness import NaiveJudge
     from sotopia_env.judges.llm import LLMJudge
 
-    made = common.make_judge(spec, base_url, [] if dimension is None else [dimension])
+    made = common.make_judge(spec, base_url, [] if dimension is None else [dimension], dry_run=dry_run)
     if made is None:
         raise ConfigurationError("--judge 'none' gives no verdicts. Name a judge, such as openai/gpt-4o.")
     if not isinstance(made, LLMJudge):
@@ -172,7 +172,8 @@ def _count(judges: Sequence[Judge], plan: Plan, prices: Sequence[str], as_json: 
     episodes = plan.episodes.values()
     uses = [use for one in judges for use in estimate_judging(one, episodes, section=one.name, prices=priced)]
     if as_json:
-        common.print_json({"scenes": len(plan.scenes), "episodes": len(episodes), **uses_record(uses)})
+        counts = {"scenes": len(plan.scenes), "episodes": len(episodes), "calls": 2 * len(episodes)}
+        common.print_json({**counts, **uses_record(uses)})
         return 0
     common.say(
         f"{common.counted(len(plan.scenes), 'scene')}, {common.counted(len(episodes), 'episode')} to judge: "

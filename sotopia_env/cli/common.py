@@ -165,18 +165,21 @@ def make_agents(specs: Sequence[str], base_url: str | None) -> list[Agent]:
     return [made[spec] for spec in specs]
 
 
-def make_judge(spec: str, base_url: str | None, dimensions: Sequence[str] = ()) -> Judge | None:
+def make_judge(
+    spec: str, base_url: str | None, dimensions: Sequence[str] = (), *, dry_run: bool = False
+) -> Judge | None:
     """The judge of a spec; "none" for no verdict.
 
     Args:
         spec: As given.
         base_url: Endpoint of openai/... models.
         dimensions: The scales that a model is asked for, with a name that says so; () for its own.
+        dry_run: It will not be asked, so it needs no key.
     """
     from sotopia_env import specs
     from sotopia_env.judges.llm import LLMJudge
 
-    made = None if spec == "none" else specs.make_judge(spec, base_url=base_url)
+    made = None if spec == "none" else specs.make_judge(spec, base_url=base_url, api_key="unused" if dry_run else None)
     if dimensions and isinstance(made, LLMJudge):
         return LLMJudge(made.model, dimensions=dimensions, name=f"{made.name} on {', '.join(dimensions)}")
     return made

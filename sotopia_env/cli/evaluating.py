@@ -72,16 +72,16 @@ def run(
     named = read_policies(policies)
     chosen = choose_tasks(tasks, split=split, n=n, seed=seed)
     _check_output(output)
-    wanted: dict[str, str | Agent] = with_references(named) if references else {**named}
-    if base_url is not None:
-        made = common.make_agents([str(spec) for spec in wanted.values()], base_url)
-        wanted = dict(zip(wanted, made, strict=True))
-    made_judge = common.make_judge(judge, judge_base_url or base_url)
+    made_judge = common.make_judge(judge, judge_base_url or base_url, dry_run=dry_run)
     if made_judge is None:
         raise ConfigurationError("--judge 'none' gives no verdicts. Use outcome, openai/<model> or local/<model>.")
     if dry_run:
         everything = [task for part in chosen.values() for task in part]
         return _estimate(named, partners or HELD_OUT, everything, made_judge, repeats, prices, as_json)
+    wanted: dict[str, str | Agent] = with_references(named) if references else {**named}
+    if base_url is not None:
+        made = common.make_agents([str(spec) for spec in wanted.values()], base_url)
+        wanted = dict(zip(wanted, made, strict=True))
     with limited(max_tokens_total, max_cost, prices, kept=store):
         try:
             evaluation = evaluate(

@@ -68,7 +68,7 @@ def run(
 ) -> int:
     """Judge, keep, print, and return the exit code: 0 only if every episode got its verdict."""
     opened = open_source(source)
-    made = common.make_judge(judge, base_url, dimensions)
+    made = common.make_judge(judge, base_url, dimensions, dry_run=dry_run)
     if made is None:
         raise ConfigurationError("--judge 'none' gives no verdicts. Name a judge, such as openai/gpt-4o.")
     if dry_run:

@@ -70,7 +70,7 @@ def run(
         )
     check_output(output)
     toxic_words(words)  # a list that cannot be read is told before anything is played
-    made = None if judge is None else common.make_judge(judge, judge_base_url or base_url)
+    made = None if judge is None else common.make_judge(judge, judge_base_url or base_url, dry_run=dry_run)
     if judge is not None:
         if made is None:
             raise ConfigurationError("--judge 'none' gives no verdicts. Leave --judge out for rules alone.")
