@@ -61,11 +61,11 @@ def main() -> None:
         later, earlier = (labels.get(one[name], one[name]) for name in ("policy", "base"))
         notes.append(
             f"{later} - {earlier}, scores of {one['scores']}: by the judge {_text(one['judged'])}, by outcome "
-            f"{_text(one['referred'])}; the bias is larger by {_text(one['bias'])} ({one['answer']})."
+            f"{_text(one['referred'])}; its bias grows by {_text(one['bias'])} ({one['answer']})."
         )
     publish(
         arguments.name,
-        f"{found['judge']} as judge of {Path(arguments.run).name}, against computed outcomes",
+        f"{found['judge']}, judging the run in {arguments.run}, against computed outcomes",
         ["policy", "scores of", "mean by judge", "mean by outcome", "bias", "abs. error", "Pearson", "slope"],
         rows,
         notes,
