@@ -10,6 +10,7 @@ held-out partner. Minutes are those of the expert's play, cloning, own play and 
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,10 @@ from sotopia_env.trainers.tiny import build
 
 
 def learned(preset: Preset, folder: Path, seed: int) -> dict[str, tuple[Path, float]]:
-    """BC and BC+SR with the minutes that each took from the base on; what is there already is not made again."""
+    """BC and BC+SR with the minutes that each took from the base on; if both are there they are not made again."""
+    known = folder / "minutes.json"
+    if known.exists():
+        return {name: (Path(place), taken) for name, (place, taken) in json.loads(known.read_text()).items()}
     run = Run(preset, folder, seed=seed)
     folder.mkdir(parents=True, exist_ok=True)
     base = build(folder / "base", preset.base.tiny, seed=preset.base.seed).output
@@ -58,10 +62,12 @@ def learned(preset: Preset, folder: Path, seed: int) -> dict[str, tuple[Path, fl
         acting={"temperature": preset.play.temperature, "max_tokens": preset.play.max_tokens},
     )
     done = time.perf_counter()
-    return {
+    made = {
         "bc": (bc.output, (cloned - begun) / 60),
         "bc+sr": (rounds[-1].training.output, (done - begun) / 60),
     }
+    known.write_text(json.dumps({name: (str(place), taken) for name, (place, taken) in made.items()}) + "\n")
+    return made
 
 
 def main() -> None:
