@@ -82,6 +82,17 @@ _scopes: ContextVar[tuple[dict[str, int], ...]] = ContextVar("sotopia_env_usage"
 _servings: ContextVar[tuple[dict[str, set[str]], ...]] = ContextVar("sotopia_env_served", default=())
 _counting = threading.Lock()
 _attempts: ContextVar[list[int] | None] = ContextVar("sotopia_env_attempts", default=None)
+_keyless: ContextVar[bool] = ContextVar("sotopia_env_keyless", default=False)
+
+
+@contextmanager
+def keyless() -> Iterator[None]:
+    """Make models inside without a key: for their names and prompts only, since a call outside still needs one."""
+    token = _keyless.set(True)
+    try:
+        yield
+    finally:
+        _keyless.reset(token)
 
 
 @contextmanager
@@ -285,7 +296,7 @@ class OpenAIModel:
 
     def _key(self) -> str:
         key = (self._api_key or os.environ.get("OPENAI_API_KEY") or "").strip()
-        if not key and not _is_loopback(self.base_url):
+        if not key and not _is_loopback(self.base_url) and not _keyless.get():
             raise ConfigurationError(
                 f"No API key for model {self.model!r} at {_shown(self.base_url)}. Set OPENAI_API_KEY (any text if the "
                 "server needs none), pass api_key=..., or use local/smollm2, which needs no key."

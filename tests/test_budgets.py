@@ -710,15 +710,20 @@ def test_a_budget_of_a_judging_command_needs_a_place_for_what_is_paid(name, play
     assert "A budget may stop the command half-way. Give" in refused.stderr
 
 
-@pytest.mark.parametrize("name", ["rollout", "evaluate", "judge", "audit", "robustness", "safety"])
+@pytest.mark.parametrize(
+    "name", ["rollout", "evaluate", "benchmark", "generate", "judge", "audit", "robustness", "safety"]
+)
 def test_a_dry_run_needs_no_key(name, played, tmp_path, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     playing = {
         "rollout": ["rollout", "--agent", "openai/m", "--agent", "scripted/fair", "--limit", "2"],
         "evaluate": ["evaluate", "--policy", "openai/m", "--n", "2"],
+        "benchmark": ["benchmark", "--policy", "openai/m", "--partner", "openai/m", "--section", "everyday"],
+        "generate": ["generate", "--model", "openai/j", "--n", "2", "--output", str(tmp_path / "tasks.jsonl")],
     }
     command = {**playing, **judging_commands(played, tmp_path)}[name]
-    command = [*command, "--judge", "openai/j?max_tokens=9"]
+    if name != "generate":
+        command = [*command, "--judge", "openai/j?max_tokens=9"]
     result = invoke(*command, "--dry-run", "--json")
     assert result.exit_code == 0, result.output
     assert "openai/j" in result.stdout

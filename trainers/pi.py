@@ -301,7 +301,9 @@ class Run:
             return {"identity": identity(str(folder)), "steps": result.steps, "tokens": result.tokens}
 
         makes = ["policies/base", "training/base.json"]
-        self._stage("base", [settings.tiny.record(), settings.seed], work, makes=makes, scratch=scratch)
+        self._stage(
+            "base", [settings.tiny.record(), settings.seed, settings.shipped], work, makes=makes, scratch=scratch
+        )
         return folder
 
     def _expert(self, name: str, use: int) -> Filtered:

@@ -97,6 +97,15 @@ def _root(
     """Social scenarios as environments: look at tasks, play, roll out, judge, show, train, evaluate."""
 
 
+def _dry_run(context: typer.Context, wanted: bool) -> bool:
+    """Nobody is asked in a dry run, so no model needs a key."""
+    if wanted:
+        from sotopia_env.models import keyless
+
+        context.with_resource(keyless())
+    return wanted
+
+
 # --- options that several commands have -------------------------------------------------------------
 
 TasksOption = Annotated[
@@ -140,7 +149,9 @@ DimensionsOption = Annotated[
     list[str] | None,
     typer.Option(help="Ask a model for this scale only, once per scale: quicker and cheaper than all seven."),
 ]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print calls, tokens and cost, and start nothing.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", callback=_dry_run, help="Print calls, tokens and cost, and start nothing.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, for programs.")]
 
 

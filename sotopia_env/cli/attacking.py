@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from sotopia_env.budgets import check_payable
 from sotopia_env.cli import common
 from sotopia_env.cli.spending import limited, read_prices
@@ -61,7 +59,7 @@ def run(
     chosen = choose_attacks(attacks)
     where = tuple(dict.fromkeys(places)) or PLACES
     scenes = _scenes(tasks, n, seed)
-    judges = [] if judge is None else _judges(judge, dimension, naive, base_url, dry_run)
+    judges = [] if judge is None else _judges(judge, dimension, naive, base_url)
     if not judges and (naive or dimension is not None):
         raise ConfigurationError("--naive and --dimension say how to ask a judge: name one with --judge.")
     if dry_run:
@@ -105,12 +103,12 @@ def _scenes(tasks: Sequence[str], n: int, seed: int) -> list[Task]:
     return list(found.values())
 
 
-def _judges(spec: str, dimension: str | None, naive: bool, base_url: str | None, dry_run: bool) -> list[Judge]:
+def _judges(spec: str, dimension: str | None, naive: bool, base_url: str | None) -> list[Judge]:
     """The judge, asked for one scale only if one is named; and the same model asked naively."""
     from sotopia_env.evaluation.robustness import NaiveJudge
     from sotopia_env.judges.llm import LLMJudge
 
-    made = common.make_judge(spec, base_url, [] if dimension is None else [dimension], dry_run=dry_run)
+    made = common.make_judge(spec, base_url, [] if dimension is None else [dimension])
     if made is None:
         raise ConfigurationError("--judge 'none' gives no verdicts. Name a judge, such as openai/gpt-4o.")
     if not isinstance(made, LLMJudge):
@@ -133,15 +131,7 @@ def _probe(
 ) -> Robustness:
     from sotopia_env.evaluation.robustness import NaiveJudge, probe
 
-    bar = Progress(
-        TextColumn("verdicts"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=common.console(stderr=True),
-        disable=quiet,
-    )
+    bar = common.verdict_bar(quiet)
     with bar:
         job = bar.add_task("", total=None)
         found = probe(

@@ -72,7 +72,6 @@ def run(
             ask=ask,
             seed=seed,
             base_url=base_url,
-            dry_run=dry_run,
         )
         if dry_run:
             return _estimate(wanted, prices, as_json)
@@ -118,7 +117,6 @@ def _wanted(
     ask: bool,
     seed: int,
     base_url: str | None,
-    dry_run: bool,
 ) -> _Wanted:
     """Choose, before anybody is asked."""
     from sotopia_env.evaluation.audit import check_policies
@@ -128,7 +126,7 @@ def _wanted(
     check_policies(who.base, who.trained)
     chosen = _choose(index, who.policies, ratings, n, plays, seed)
     ids = {one.id for one in chosen}
-    asked, missing = _whom_to_ask(judge, chosen, ask, base_url, dimensions, dry_run)
+    asked, missing = _whom_to_ask(judge, chosen, ask, base_url, dimensions)
     return _Wanted(_only(source, chosen), [rating for rating in ratings if rating.episode in ids], asked, missing)
 
 
@@ -366,12 +364,7 @@ class _Asked:
 
 
 def _whom_to_ask(
-    judge: str | None,
-    chosen: Sequence[_Entry],
-    ask: bool,
-    base_url: str | None,
-    dimensions: Sequence[str],
-    dry_run: bool,
+    judge: str | None, chosen: Sequence[_Entry], ask: bool, base_url: str | None, dimensions: Sequence[str]
 ) -> tuple[_Stored | _Asked, int]:
     """The judge, and how many verdicts it has still to give.
 
@@ -396,7 +389,7 @@ def _whom_to_ask(
     if judge == "none":
         raise ConfigurationError("--judge 'none' gives no verdicts. Name a judge, such as openai/gpt-4o.")
     try:
-        made = common.make_judge(judge, base_url, dimensions, dry_run=dry_run)
+        made = common.make_judge(judge, base_url, dimensions)
     except ConfigurationError as error:
         if judge in known and not dimensions:
             raise ConfigurationError(

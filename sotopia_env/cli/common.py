@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -36,6 +37,19 @@ def console(*, stderr: bool = False) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else PIPE_WIDTH
     return Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
+
+
+def verdict_bar(quiet: bool) -> Progress:
+    """A progress bar on stderr for a judge's verdicts."""
+    return Progress(
+        TextColumn("verdicts"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console(stderr=True),
+        disable=quiet,
+    )
 
 
 def say(text: str = "", *, style: str = "", stderr: bool = False) -> None:
@@ -165,21 +179,18 @@ def make_agents(specs: Sequence[str], base_url: str | None) -> list[Agent]:
     return [made[spec] for spec in specs]
 
 
-def make_judge(
-    spec: str, base_url: str | None, dimensions: Sequence[str] = (), *, dry_run: bool = False
-) -> Judge | None:
+def make_judge(spec: str, base_url: str | None, dimensions: Sequence[str] = ()) -> Judge | None:
     """The judge of a spec; "none" for no verdict.
 
     Args:
         spec: As given.
         base_url: Endpoint of openai/... models.
         dimensions: The scales that a model is asked for, with a name that says so; () for its own.
-        dry_run: It will not be asked, so it needs no key.
     """
     from sotopia_env import specs
     from sotopia_env.judges.llm import LLMJudge
 
-    made = None if spec == "none" else specs.make_judge(spec, base_url=base_url, api_key="unused" if dry_run else None)
+    made = None if spec == "none" else specs.make_judge(spec, base_url=base_url)
     if dimensions and isinstance(made, LLMJudge):
         return LLMJudge(made.model, dimensions=dimensions, name=f"{made.name} on {', '.join(dimensions)}")
     return made

@@ -9,8 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from sotopia_env import aio
 from sotopia_env.budgets import check_payable
 from sotopia_env.cli import common
@@ -68,7 +66,7 @@ def run(
 ) -> int:
     """Judge, keep, print, and return the exit code: 0 only if every episode got its verdict."""
     opened = open_source(source)
-    made = common.make_judge(judge, base_url, dimensions, dry_run=dry_run)
+    made = common.make_judge(judge, base_url, dimensions)
     if made is None:
         raise ConfigurationError("--judge 'none' gives no verdicts. Name a judge, such as openai/gpt-4o.")
     if dry_run:
@@ -136,15 +134,7 @@ def _judge_all(
     chosen, broken_off = _chosen(source, limit)
     report = Report(broken_off=broken_off)
     check_reward(judge, reward, [episode.task for episode in chosen])
-    bar = Progress(
-        TextColumn("verdicts"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=common.console(stderr=True),
-        disable=quiet,
-    )
+    bar = common.verdict_bar(quiet)
 
     async def all_of_them() -> list[Judged]:
         slots = asyncio.Semaphore(concurrency)

@@ -49,7 +49,7 @@ def run(
     from sotopia_env.rollouts import rollout
 
     chosen = common.choose_tasks(tasks, split=split, limit=limit, seed=seed, seats=len(agents))
-    made_judge = common.make_judge(judge, judge_base_url or base_url, dry_run=dry_run)
+    made_judge = common.make_judge(judge, judge_base_url or base_url)
     if dry_run:
         return _estimate(chosen, agents, made_judge, repeats, prices, as_json)
     with limited(max_tokens_total, max_cost, prices, kept=store):

@@ -6,8 +6,6 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from sotopia_env.budgets import check_payable
 from sotopia_env.cli import common
 from sotopia_env.cli.attacking import check_output, keeping, share, write_json
@@ -70,7 +68,7 @@ def run(
         )
     check_output(output)
     toxic_words(words)  # a list that cannot be read is told before anything is played
-    made = None if judge is None else common.make_judge(judge, judge_base_url or base_url, dry_run=dry_run)
+    made = None if judge is None else common.make_judge(judge, judge_base_url or base_url)
     if judge is not None:
         if made is None:
             raise ConfigurationError("--judge 'none' gives no verdicts. Leave --judge out for rules alone.")
@@ -85,15 +83,7 @@ def run(
             )
         else:
             episodes = [episode for source in sources for episode in _stored(source, n)]
-        bar = Progress(
-            TextColumn("verdicts"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=common.console(stderr=True),
-            disable=quiet or made is None,
-        )
+        bar = common.verdict_bar(quiet or made is None)
         with bar:
             job = bar.add_task("", total=None)
             found = assess(

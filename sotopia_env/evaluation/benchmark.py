@@ -733,17 +733,16 @@ def estimate_judging(
         prices: By model spec without options, US dollars per million tokens.
     """
     listed = list(episodes)
-    found = []
-    members: tuple[Any, ...] = getattr(judge, "judges", None) or (judge,)
-    for member in members:
-        if not hasattr(member, "messages"):
-            continue  # no model of ours is asked
-        prompts = [member.messages(episode, agent) for episode in listed for agent in episode.task.agents]
-        characters = sum(len(message["content"]) for prompt in prompts for message in prompt)
-        average = characters / max(len(prompts), 1) / _CHARACTERS
-        billed = getattr(member.model, "billed_as", member.model.name)
-        found.append(_use(section, "judge", billed, len(prompts), average, _JUDGE_REPLY, prices))
-    return [use for use in found if use.calls]
+    if isinstance(members := getattr(judge, "judges", None), tuple):  # a panel
+        return [use for one in members for use in estimate_judging(one, listed, section=section, prices=prices)]
+    model = getattr(judge, "model", None)
+    if model is None or not hasattr(judge, "messages"):
+        return []  # it asks no model, or none that we know
+    prompts = [judge.messages(episode, agent) for episode in listed for agent in episode.task.agents]
+    characters = sum(len(message["content"]) for prompt in prompts for message in prompt)
+    average = characters / max(len(prompts), 1) / _CHARACTERS
+    use = _use(section, "judge", getattr(model, "billed_as", model.name), len(prompts), average, _JUDGE_REPLY, prices)
+    return [use] if use.calls else []
 
 
 def _use(
