@@ -27,6 +27,7 @@ from sotopia_env.errors import ConfigurationError
 from sotopia_env.loopback import LoopbackServer
 from sotopia_env.store import EpisodeStore
 from sotopia_env.trainers import pi
+from sotopia_env.trainers.filters import FILTERS, threshold
 from sotopia_env.trainers.pi import POLICIES, Run, beside
 from sotopia_env.trainers.plan import JUDGE_REPLY, plan
 from sotopia_env.trainers.settings import PRESETS, load_preset
@@ -476,6 +477,31 @@ def test_a_filter_that_keeps_nothing_stops_the_run_and_says_why(finished, copied
     with pytest.raises(ConfigurationError, match=r"kept none of 24 trajectories: .*below threshold"):
         told(micro, copied, **{"expert.filter.at_least": 11.0})
     assert episodes(copied, "expert.db") == episodes(finished, "expert.db")
+
+
+def test_a_base_that_cannot_teach_itself_is_its_own_sr_and_the_run_goes_on(finished, copied, micro, monkeypatch):
+    def nothing_of_base(episodes, **options):
+        learner = options.get("learner", "")
+        return threshold(episodes, at_least=11.0 if learner.startswith("hf/base") else 0.0, **options)
+
+    monkeypatch.setitem(FILTERS, "nothing-of-base", nothing_of_base)
+    lines = told(micro, copied, **{"sr.filter": {"rule": "nothing-of-base"}})
+    assert "sr is base: the filter kept nothing of its own play to learn from" in lines
+    assert not (copied / "policies" / "sr+bc").exists()
+    report = read(copied)
+    assert report["filters"]["sr"]["kept"] == 0 < report["filters"]["bc+sr"]["kept"]
+    assert report["stages"]["sr"]["same_as"] == "base"
+    assert report["stages"]["sr+bc"]["same_as"] == "bc"
+    assert set(report["training"]) == {"base", "bc", "bc+sr"}
+    assert not (copied / "policies" / "sr").exists()
+    goals = {(row["policy"], row["tasks"]): row["goal"] for row in report["policies"]}
+    for tasks in ("seen-wording", "unseen-wording"):
+        assert goals["sr", tasks] == goals["base", tasks]
+        assert goals["sr+bc", tasks] == goals["bc", tasks]
+    assert "sr is base: the filter kept nothing" in (copied / "report.html").read_text()
+    assert not stages(told(micro, copied, **{"sr.filter": {"rule": "nothing-of-base"}}), "started")
+    told(micro, copied)  # and back
+    assert (copied / "report.json").read_bytes() == (finished / "report.json").read_bytes()
 
 
 def test_episodes_without_verdicts_stop_the_run_and_stay(finished, micro, tmp_path, monkeypatch):

@@ -135,9 +135,13 @@ class Run:
         kept = self._expert("expert", _EXPERT_TASKS)
         folders = {"base": base}
         folders["bc"] = self._train("bc", base, kept, self.preset.bc.training)
-        folders["sr"], _ = self._reinforce("sr", base)
+        folders["sr"], learned = self._reinforce("sr", base, may_keep_nothing=True)
         folders["bc+sr"], steps = self._reinforce("bc+sr", folders["bc"])
-        folders["sr+bc"] = self._train("sr+bc", folders["sr"], kept, self.preset.bc.training)
+        folders["sr+bc"] = (
+            self._train("sr+bc", folders["sr"], kept, self.preset.bc.training)
+            if learned
+            else self._same("sr+bc", "bc", folders["bc"])
+        )
         if self.preset.sr.control:
             fresh = self._expert("fresh expert", _FRESH_TASKS)
             settings = replace(self.preset.sr.training, max_steps=steps)
@@ -323,13 +327,21 @@ class Run:
         played = episodes or self._expert_play(place, use)
         return self._filter(name.replace(" ", "-"), settings.filter, played, expert)
 
-    def _filter(self, name: str, rule: dict[str, Any], episodes: Iterable[Episode], learner: str) -> Filtered:
+    def _filter(
+        self,
+        name: str,
+        rule: dict[str, Any],
+        episodes: Iterable[Episode],
+        learner: str,
+        *,
+        may_keep_nothing: bool = False,
+    ) -> Filtered:
         """What a rule keeps of the learner's trajectories; the rule's own options go before the run's."""
         usual = {"learner": learner, "judge": self._judge, "reward": self.preset.judge.reward}
         found = make_filter({**usual, **rule})(episodes)
         self._write(f"filters/{name}.json", found.record())
         self._used.add(f"filters/{name}.json")
-        return require(found)
+        return found if may_keep_nothing else require(found)
 
     def _expert_play(self, place: str, use: int) -> Iterator[Episode]:
         settings = self.preset.expert
@@ -354,9 +366,31 @@ class Run:
         self._stage(name, inputs, work, makes=[f"policies/{name}", f"training/{name}.json"])
         return folder
 
-    def _reinforce(self, name: str, policy: Path | str) -> tuple[Path, int]:
-        """Rounds of play, filter and training; returns the last policy, and the optimizer steps in all."""
+    def _same(self, name: str, other: str, policy: Path | str) -> Path | str:
+        """A policy that is another one, as the filter kept nothing of its own play."""
+        self._tell(f"{name} is {other}: the filter kept nothing of its own play to learn from")
+
+        def work() -> dict[str, Any]:
+            _remove(self.folder / "policies" / name)  # of other settings
+            return {"identity": identity(str(policy)), "same_as": other}
+
+        self._stage(name, [identity(str(policy)), "same"], work)
+        return policy
+
+    def _reinforce(self, name: str, policy: Path | str, *, may_keep_nothing: bool = False) -> tuple[Path | str, int]:
+        """Rounds of play, filter and training.
+
+        Args:
+            name: What it makes.
+            policy: Where it begins.
+            may_keep_nothing: End with the last policy there is when a filter keeps nothing of its play, as it does
+                when a base without any skill is to learn from itself. It is an error otherwise.
+
+        Returns:
+            The last policy, and the optimizer steps in all.
+        """
         settings, steps = self.preset.sr, 0
+        start = "base" if name == "sr" else "bc"
         for number in range(1, settings.rounds + 1):
             stage = f"{name} round {number}" if settings.rounds > 1 else name
             label = stage.replace(" ", "-")
@@ -378,12 +412,15 @@ class Run:
 
             self._stage(f"{stage} play", [*inputs, number], play, makes=[place])
             played = episodes or self._own_play(agent, place, number)
-            kept = self._filter(label, settings.filter, played, agent.name)
+            kept = self._filter(label, settings.filter, played, agent.name, may_keep_nothing=may_keep_nothing)
+            if not kept.kept:
+                return self._same(name, start, policy), steps
             del agent, play, played  # so that the weights that played can be let go of
             folder = name if number == settings.rounds else label
             policy = self._train(folder, policy, kept, settings.training)
+            start = folder
             steps += self.manifest["stages"][folder]["statistics"]["steps"]
-        return Path(policy), steps
+        return policy, steps
 
     def _own_play(self, agent: Agent, place: str, number: int) -> Iterator[Episode]:
         settings = self.preset.sr

@@ -453,6 +453,7 @@ def _policies(run: Run) -> _Html:
             "Mean and 95% interval, clustered by task. Every policy played every seat against every held-out partner, "
             "on tasks that training did not see."
         ),
+        *(_note(text) for text in _same_policies(run)),
         _plot(_goal_figure(run), "Mean goal of every policy with its interval"),
     ]
     for label in _labels(run):
@@ -461,6 +462,13 @@ def _policies(run: Run) -> _Html:
         columns = ["policy", *(name for measure in measures for name in _heads(measure)), "failed"]
         parts += [_tag("h3", label or "tasks"), _table(columns, (_policy_row(row, measures) for row in rows))]
     return _section("Policies", *parts)
+
+
+def _same_policies(run: Run) -> Iterable[str]:
+    for name, stage in _mapping(run.manifest.get("stages")).items():
+        other = _mapping(_mapping(stage).get("statistics")).get("same_as")
+        if other is not None:
+            yield f"{name} is {other}: the filter kept nothing of its own play to learn from."
 
 
 def _heads(measure: str) -> tuple[str, ...]:
