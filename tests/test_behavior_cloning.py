@@ -232,9 +232,17 @@ def _without_dropout(patched) -> None:
 
 
 @pytest.mark.filterwarnings(PEFT)
-def test_an_hf_agent_plays_the_folder_as_plain_peft_does(adapter, trajectories, tokenizer):
+def test_an_hf_agent_plays_the_folder_as_plain_peft_does(adapter, trajectories, tokenizer, monkeypatch):
+    from sotopia_env.agents import engine
     from sotopia_env.agents.hf import HFAgent
 
+    steps: list[tuple[list[int], torch.Tensor]] = []  # what a token was drawn behind, and from
+
+    def listening(drawn_rows, logits, draw=engine._drawn):
+        steps.extend(([*row.prompt, *row.made], each) for row, each in zip(drawn_rows, logits.clone(), strict=True))
+        return draw(drawn_rows, logits)
+
+    monkeypatch.setattr(engine, "_drawn", listening)
     agent = HFAgent(str(adapter.output), temperature=0, max_tokens=12, retry=False, dtype="fp32")
     model = peft.AutoPeftModelForCausalLM.from_pretrained(adapter.output, dtype=torch.float32).eval()
     tasks = list({trajectory.episode.task.id: trajectory.episode.task for trajectory in trajectories}.values())[:2]
@@ -244,6 +252,14 @@ def test_an_hf_agent_plays_the_folder_as_plain_peft_does(adapter, trajectories, 
         made = model.generate(**asked, max_new_tokens=12, do_sample=False)
         text = tokenizer.decode(made[0, asked["input_ids"].shape[1] :], skip_special_tokens=True)
         assert _reply(agent, view) == text
+    assert len(steps) > 12
+    for ids, logits in steps:
+        with torch.no_grad():
+            plain = model(torch.tensor([ids])).logits[0, -1]
+        assert torch.allclose(logits.log_softmax(-1), plain.log_softmax(-1), rtol=0, atol=1e-4)
+    with torch.no_grad(), model.disable_adapter():  # the bound is close enough to tell the adapter from its base
+        bare = model(torch.tensor([ids])).logits[0, -1]
+    assert not torch.allclose(logits.log_softmax(-1), bare.log_softmax(-1), rtol=0, atol=1e-2)
 
 
 def _reply(agent, view) -> str:

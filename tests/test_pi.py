@@ -332,6 +332,54 @@ def test_what_an_interrupted_stage_left_of_other_settings_is_not_gone_on_with(fi
     assert (copied / "report.json").read_bytes() == (finished / "report.json").read_bytes()
 
 
+def test_two_processes_make_what_one_makes_interrupted_or_not(finished, micro, tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.set_num_threads(2)  # one for each process, as the finished run had
+    try:
+        lines: list[str] = []
+
+        def tell(line):
+            lines.append(line)
+            if line.startswith("sr: done"):  # by the other process
+                raise KeyboardInterrupt
+
+        preset, folder = load_preset(micro, {"processes": 2}), tmp_path / "two"
+        with pytest.raises(KeyboardInterrupt):
+            Run(preset, folder, tell=tell).run()
+        assert "sr+bc" not in read(folder, "manifest.json")["stages"]
+        assert not (folder / "report.html").exists()
+        again = told(micro, folder, processes=2)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert {"bc", "sr", "sr+bc", "bc+sr"} <= {*stages(lines, "started"), *stages(again, "started")}
+    assert "sr" in stages(again, "done before")
+    for name in stages(again, "done before"):
+        assert again.count(f"{name}: done before") == 1
+        assert name not in stages(again, "started")
+    for policy in ("bc", "sr", "bc+sr", "sr+bc"):
+        weights = f"policies/{policy}/model.safetensors"
+        assert (folder / weights).read_bytes() == (finished / weights).read_bytes()
+    one, two = read(finished), read(folder)
+    assert (one["settings"].pop("processes"), two["settings"].pop("processes")) == (1, 2)
+    assert one == two
+    assert list(read(folder, "manifest.json")["stages"]) == list(read(finished, "manifest.json")["stages"])
+
+
+def test_what_fails_in_another_process_fails_the_run_and_keeps_the_rest(finished, copied, micro):
+    torch = pytest.importorskip("torch")
+    shutil.rmtree(copied / "policies" / "sr")
+    (copied / "policies" / "sr.partial").write_text("in the way")
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(ConfigurationError, match=r"sr' cannot be written: NotADirectoryError"):
+            told(micro, copied, processes=2)
+    finally:
+        torch.set_num_threads(1)
+    assert "statistics" not in read(copied, "manifest.json")["stages"]["sr"]
+    assert read(copied, "manifest.json")["stages"]["bc"] == read(finished, "manifest.json")["stages"]["bc"]
+
+
 @pytest.mark.slow
 def test_a_process_killed_inside_training_goes_on_from_its_checkpoint(finished, micro, tmp_path):
     folder = tmp_path / "killed"
@@ -625,6 +673,21 @@ def test_hosted_models_are_priced_by_what_they_read_and_write():
     assert found.dollars == pytest.approx(sum(step.dollars for step in found.steps))
     assert found.minutes > 60
     assert found.training_tokens > 1e7
+
+
+def test_processes_work_at_once_at_what_is_independent_and_share_evaluations(micro):
+    rates = {"rates": {"train": 1000.0, "play": 100.0}}
+    alone = plan(load_preset(micro, rates))
+    shared = plan(load_preset(micro, {**rates, "processes": 2}))
+    assert alone.minutes == pytest.approx(sum(step.minutes for step in alone.steps))
+    assert [step.stage for step in shared.steps] == [step.stage for step in alone.steps]
+    minutes = {step.stage: step.minutes for step in shared.steps}
+    cloned = minutes["bc"] + minutes["bc+sr play"] + minutes["bc+sr"]
+    other = minutes["sr play"] + minutes["sr"] + minutes["sr+bc"]
+    evaluated = sum(value for stage, value in minutes.items() if stage.startswith("evaluation"))
+    saved = min(cloned, other) + evaluated / 2
+    assert shared.minutes == pytest.approx(alone.minutes - saved)
+    assert plan(load_preset(micro, {"processes": 2})).minutes is None
 
 
 def test_an_unknown_price_or_rate_is_none_and_never_zero(micro):

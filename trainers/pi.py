@@ -15,8 +15,11 @@ on where it was killed, and does again what a changed setting touches.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import logging
+import operator
 import os
 import random
 import shutil
@@ -42,6 +45,7 @@ from sotopia_env.store import EpisodeStore
 from sotopia_env.tasks import digest
 from sotopia_env.trainers.behavior_cloning import TrainResult, TrainSettings, check_installed, load_tokenizer, train
 from sotopia_env.trainers.filters import Filtered, make_filter, require
+from sotopia_env.trainers.meanwhile import meanwhile
 from sotopia_env.trainers.settings import SELF, Preset
 from sotopia_env.trainers.tiny import build
 from sotopia_env.version import __version__
@@ -56,7 +60,7 @@ _logger = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
 
-_LOCK = "run.lock"
+_LOCK, _MANIFEST_LOCK = "run.lock", "manifest.lock"
 
 POLICIES = ("base", "sr", "bc", "bc+sr", "sr+bc", "control", "expert")
 """Labels of the policies of a run, in the order of its table."""
@@ -66,6 +70,8 @@ _SAMPLES = 2
 
 _MOST_BROKEN = 0.1
 """Share of a stage's episodes that may be missing; filters leave those out and count them."""
+
+_ALL = slice(None)
 
 # Each use of the training split has task seeds of its own, so that no stage sees the tasks of another.
 _EXPERT_TASKS, _FRESH_TASKS, _OWN_TASKS = 0, 1, 2
@@ -94,8 +100,9 @@ class Run:
         self._tell = tell or _logger.info
         self.manifest: dict[str, Any] = {}
         self.policies: dict[str, Path | str] = {}
-        self._judge = ""
         self._used: set[str] = set()  # stages and files of this run; others are left from other settings
+        self._fresh: set[str] = set()  # stages that were told of already
+        self._threads: int | None = None  # of each process, if there are several
 
     # --- the whole ------------------------------------------------------------------------------
 
@@ -131,26 +138,73 @@ class Run:
 
     def _run(self) -> Path:
         self._open()
-        base = self._base()
-        kept = self._expert("expert", _EXPERT_TASKS)
+        with self._shared_cores() as processes:
+            base = self._base()
+            kept = self._expert("expert", _EXPERT_TASKS)
+            # With other processes, what is independent is done first. The pass in order then finds it done.
+            if processes > 1:
+                with self._meanwhile("_branch", "sr"):
+                    self._train_policies(base, kept, "bc")
+            folders = self.policies = self._train_policies(base, kept)
+            if processes > 1:
+                with contextlib.ExitStack() as others:
+                    for share in range(1, processes):
+                        others.enter_context(self._meanwhile("_evaluate", folders, slice(share, None, processes)))
+                    self._evaluate(folders, slice(0, None, processes))
+            self._evaluate(folders)
+            self._samples(folders)
+        self._forget_the_rest()
+        return write_report(self.folder).page
+
+    def _train_policies(self, base: Path | str, kept: Filtered, branch: str | None = None) -> dict[str, Path | str]:
+        """The policies by label; or only those of branch "bc" or "sr", which do not need each other."""
         folders = {"base": base}
-        folders["bc"] = self._train("bc", base, kept, self.preset.bc.training)
-        folders["sr"], learned = self._reinforce("sr", base, may_keep_nothing=True)
-        folders["bc+sr"], steps = self._reinforce("bc+sr", folders["bc"])
-        folders["sr+bc"] = (
-            self._train("sr+bc", folders["sr"], kept, self.preset.bc.training)
-            if learned
-            else self._same("sr+bc", "bc", folders["bc"])
-        )
-        if self.preset.sr.control:
+        if branch != "sr":
+            folders["bc"] = self._train("bc", base, kept, self.preset.bc.training)
+        if branch != "bc":
+            folders["sr"], learned = self._reinforce("sr", base, may_keep_nothing=True)
+        if branch != "sr":
+            folders["bc+sr"], steps = self._reinforce("bc+sr", folders["bc"])
+        if branch != "bc" and learned:
+            folders["sr+bc"] = self._train("sr+bc", folders["sr"], kept, self.preset.bc.training)
+        elif branch is None:
+            folders["sr+bc"] = self._same("sr+bc", "bc", folders["bc"])
+        if branch != "sr" and self.preset.sr.control:
             fresh = self._expert("fresh expert", _FRESH_TASKS)
             settings = replace(self.preset.sr.training, max_steps=steps)
             folders["control"] = self._train("control", folders["bc"], fresh, settings)
-        self.policies = folders
-        self._evaluate(folders)
-        self._samples(folders)
-        self._forget_the_rest()
-        return write_report(self.folder).page
+        return folders
+
+    def _branch(self, name: str) -> None:
+        self._train_policies(self._base(), self._expert("expert", _EXPERT_TASKS), name)
+
+    @contextlib.contextmanager
+    def _shared_cores(self) -> Iterator[int]:
+        """Give every process an equal share of the cores; yields how many processes there are to be."""
+        if self.preset.processes == 1:
+            yield 1
+            return
+        import torch
+
+        threads = torch.get_num_threads()
+        processes = min(self.preset.processes, threads)
+        self._threads = threads // processes
+        torch.set_num_threads(self._threads)
+        try:
+            yield processes
+        finally:
+            torch.set_num_threads(threads)
+
+    @contextlib.contextmanager
+    def _meanwhile(self, part: str, *arguments: Any) -> Iterator[None]:
+        """Have another process do a part of the run, a method of it, while a block does another."""
+        run = self.preset, self.folder, self.seed, self._fresh
+        threads = {"OMP_NUM_THREADS": str(self._threads)}
+        with meanwhile(_do_part, run, part, arguments, tell=self._tell, environment=threads) as other:
+            yield
+        self._fresh |= other.value
+        with self._manifest_lock():
+            self._read_stages()
 
     def check(self) -> None:
         """Refuse a run that cannot be finished, before anything is spent.
@@ -184,7 +238,6 @@ class Run:
             _check_key(agent)
         judge = checked_judge(preset.judge.agent)
         _check_key(judge)
-        self._judge = judge.name
         met = [make_agent(spec).name for spec in preset.met]
         cast_of(preset.evaluation.partners, preset.evaluation.min_partners, met)
         for tasks in (
@@ -206,6 +259,7 @@ class Run:
         load_tokenizer(model)
 
     def _open(self) -> None:
+        self._fresh.clear()
         try:
             found = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -230,6 +284,11 @@ class Run:
         }
         self._write(MANIFEST, self.manifest)
 
+    def _take_part(self, fresh: set[str]) -> None:
+        self._fresh = fresh
+        with self._manifest_lock():
+            self.manifest = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
+
     def _write(self, name: str, value: Any) -> None:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -252,14 +311,14 @@ class Run:
         """
         key = digest([inputs, self.seed])
         self._used |= {name, *makes}
-        # Put last again, so that the manifest tells the order in which stages ran.
-        known = self.manifest["stages"].pop(name, None) or {}
+        known = self.manifest["stages"].get(name) or {}
         fits = known.get("inputs") == key
         statistics: dict[str, Any] = known.get("statistics") or {}
         is_done = fits and bool(statistics) and statistics.get("complete", True)
         if is_done and all((self.folder / made).exists() for made in makes):
-            self.manifest["stages"][name] = known
-            self._tell(f"{name}: done before")
+            if name not in self._fresh:
+                self._tell(f"{name}: done before")
+            self._put_stage(name, known)
             return statistics
         if known and not fits:
             self._tell(f"{name}: its inputs have changed")
@@ -267,15 +326,31 @@ class Run:
                 _remove(self.folder / made)
         self._tell(f"{name}: started")
         # Written before the work: what an interrupted stage leaves behind belongs to these inputs.
-        self.manifest["stages"][name] = {"inputs": key}
-        self._write(MANIFEST, self.manifest)
+        self._put_stage(name, {"inputs": key})
         begun = time.perf_counter()
         statistics = json.loads(json.dumps(work()))
         seconds = time.perf_counter() - begun
-        self.manifest["stages"][name] = {"inputs": key, "statistics": statistics, "seconds": round(seconds, 1)}
-        self._write(MANIFEST, self.manifest)
+        self._put_stage(name, {"inputs": key, "statistics": statistics, "seconds": round(seconds, 1)})
         self._tell(f"{name}: done in {seconds:.0f} s")
         return statistics
+
+    def _put_stage(self, name: str, entry: dict[str, Any]) -> None:
+        """Write what is known of a stage, as the last one: the manifest tells the order in which stages ran."""
+        self._fresh.add(name)
+        with self._manifest_lock():
+            self._read_stages()
+            self.manifest["stages"].pop(name, None)
+            self.manifest["stages"][name] = entry
+            self._write(MANIFEST, self.manifest)
+
+    def _read_stages(self) -> None:
+        """Take over what other processes of this run have written."""
+        self.manifest["stages"] = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))["stages"]
+
+    def _manifest_lock(self) -> Any:
+        from filelock import FileLock
+
+        return FileLock(self.folder / _MANIFEST_LOCK)
 
     def _forget_the_rest(self) -> None:
         """Leave nothing of other settings in the report: a control that is no longer asked for, further rounds."""
@@ -368,7 +443,8 @@ class Run:
 
     def _same(self, name: str, other: str, policy: Path | str) -> Path | str:
         """A policy that is another one, as the filter kept nothing of its own play."""
-        self._tell(f"{name} is {other}: the filter kept nothing of its own play to learn from")
+        if name not in self._fresh:
+            self._tell(f"{name} is {other}: the filter kept nothing of its own play to learn from")
 
         def work() -> dict[str, Any]:
             _remove(self.folder / "policies" / name)  # of other settings
@@ -431,13 +507,13 @@ class Run:
                 for pair, part in casts(agent, partners, tasks):
                     yield from self._rollout(part, pair, repeats=settings.repeats, store=store)
 
-    def _evaluate(self, folders: Mapping[str, Path | str]) -> Evaluation:
-        """Every policy, each a stage of its own."""
+    def _evaluate(self, folders: Mapping[str, Path | str], share: slice = _ALL) -> None:
+        """Every policy, each a stage of its own; or a share of them."""
         settings = self.preset.evaluation
         policies: dict[str, Agent] = {label: self.agent(folder) for label, folder in folders.items()}
         policies |= {label: make_agent(spec) for label, spec in beside(self.preset).items()}
         found: list[Evaluation] = []
-        for label, agent in policies.items():
+        for label, agent in list(policies.items())[share]:
             place = f"evaluation/{label.replace('/', '-')}.json"
             inputs = [agent.name, settings.model_dump(mode="json"), self.preset.tasks.model_dump(mode="json")]
 
@@ -463,11 +539,8 @@ class Run:
             (self.folder / "episodes").mkdir(exist_ok=True)
             self._stage(f"evaluation of {label}", [*inputs, *self._conditions()], work, makes=[place])
             found.append(Evaluation.load(self.folder / place))
-        whole = found[0]
-        for one in found[1:]:
-            whole = whole + one
-        whole.save(self.folder / "evaluation.json")
-        return whole
+        if share == _ALL:
+            functools.reduce(operator.add, found).save(self.folder / "evaluation.json")
 
     def _samples(self, folders: Mapping[str, Path | str]) -> None:
         """What every policy makes of the same tasks, for people to read."""
@@ -487,6 +560,10 @@ class Run:
 
             inputs = [agent.name, partner.name, [task.digest for task in chosen], *self._conditions()]
             self._stage(f"samples of {label}", inputs, work, makes=[place])
+
+    @functools.cached_property
+    def _judge(self) -> str:
+        return checked_judge(self.preset.judge.agent).name
 
     # --- what the stages share ------------------------------------------------------------------
 
@@ -588,6 +665,17 @@ class Run:
             **result.data,
         }
         self._write(f"training/{name}.json", record)
+
+
+def _do_part(
+    run: tuple[Preset, Path, int, set[str]], part: str, arguments: tuple[Any, ...], tell: Callable[[str], None]
+) -> set[str]:
+    """Do a part of a run that another process has opened; gives the stages that need not be told of again."""
+    preset, folder, seed, fresh = run
+    found = Run(preset, folder, seed=seed, tell=tell)
+    found._take_part(fresh)
+    getattr(found, part)(*arguments)
+    return found._fresh
 
 
 def beside(preset: Preset) -> dict[str, str]:

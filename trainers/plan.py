@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 import sotopia_env
@@ -84,6 +84,7 @@ class Step:
         training_tokens: How many tokens it trains on at most, repeats over epochs counted.
         uses: What language models do in it.
         minutes: How long it takes; `None` if a rate is not known.
+        branch: Of a run of several processes: "bc" and "sr" go on at the same time, stages of "evaluation" too.
     """
 
     stage: str
@@ -91,6 +92,7 @@ class Step:
     training_tokens: int = 0
     uses: tuple[Use, ...] = ()
     minutes: float | None = None
+    branch: str = ""
 
     @property
     def dollars(self) -> float | None:
@@ -105,6 +107,7 @@ class Plan:
     Attributes:
         preset, description, seed: What is planned.
         preset_minutes: How long the preset says that it takes on the machine that it is meant for.
+        processes: How many work at once, each at the preset's rates.
         needs: What must be there: a GPU, environment variables.
         steps: The stages in order.
         unpriced: Hosted models without a price in the preset.
@@ -114,6 +117,7 @@ class Plan:
     description: str
     seed: int
     preset_minutes: float
+    processes: int
     needs: tuple[str, ...]
     steps: tuple[Step, ...]
     unpriced: tuple[str, ...] = field(default=())
@@ -141,7 +145,13 @@ class Plan:
     @property
     def minutes(self) -> float | None:
         """How long it takes by the preset's rates; `None` if one that is needed is missing."""
-        return _sum(step.minutes for step in self.steps)
+        if self.processes == 1 or any(step.minutes is None for step in self.steps):
+            return _sum(step.minutes for step in self.steps)
+        alone, bc, sr, evaluation = (
+            math.fsum(step.minutes or 0.0 for step in self.steps if step.branch == branch)
+            for branch in ("", "bc", "sr", "evaluation")
+        )
+        return alone + max(bc, sr) + evaluation / self.processes
 
     def record(self) -> dict[str, Any]:
         """The plan as JSON values."""
@@ -277,6 +287,7 @@ class _Planner:
             description=preset.description,
             seed=self.seed,
             preset_minutes=preset.minutes,
+            processes=preset.processes,
             needs=self._needs(),
             steps=tuple(steps),
             unpriced=tuple(unpriced),
@@ -326,7 +337,7 @@ class _Planner:
         steps.append(self._training("sr+bc", cloned))
         if preset.sr.control:
             steps += [self._expert_play("fresh expert play", _FRESH_TASKS).step, self._training("control", reinforced)]
-        return steps
+        return [step if step is play.step else replace(step, branch=_branch(step.stage)) for step in steps]
 
     def _expert_play(self, stage: str, use: int) -> _Played:
         expert = self.preset.expert
@@ -358,7 +369,8 @@ class _Planner:
         for label, spec in policies.items():
             casts = _casts(spec, settings.partners, seats)
             stage = f"evaluation of {label}"
-            steps.append(self._play(stage, kinds, casts, spec, repeats=settings.repeats, every=True).step)
+            step = self._play(stage, kinds, casts, spec, repeats=settings.repeats, every=True).step
+            steps.append(replace(step, branch="evaluation"))
         return steps
 
     def _samples(self) -> Step:
@@ -472,6 +484,10 @@ class _Planner:
             else:
                 return None
         return (seconds + max(waits)) / 60
+
+
+def _branch(stage: str) -> str:
+    return "sr" if stage.startswith("sr") else "bc"
 
 
 # --- helpers ------------------------------------------------------------------------------------------

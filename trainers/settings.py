@@ -234,6 +234,8 @@ class Preset(_Part):
         name: The preset's name, or the file's.
         description: One line for people.
         minutes: Training and evaluation time that the counts are made for, on the machine it is meant for.
+        processes: How many processes work at once at what is independent, each with an equal share of the cores; no
+            more than there are cores. Policies are trained by two at most, and evaluated by all.
         prices: US dollars per million tokens by model spec: {"openai/gpt-4o": {"prompt": 2.5, "completion": 10}}.
         rates: Speeds for time estimates: "train", tokens trained per second; "play", tokens that the run's own
             policies write per second over all episodes; "call", seconds that a call of a hosted model takes.
@@ -242,6 +244,7 @@ class Preset(_Part):
     name: str
     description: str
     minutes: float = Field(gt=0)
+    processes: int = Field(1, ge=1)
     base: Base = Base()
     tasks: Tasks = Tasks()
     expert: Expert
