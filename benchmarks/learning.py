@@ -3,17 +3,18 @@
 For every seed the whole of `sotopia-env pi --preset quick` runs, from the one base that comes with the package, with
 the control: BC trained for as many more optimizer steps as BC+SR, on fresh expert episodes. Then every policy plays
 `--tasks` validation tasks (new numbers and people) from both seats against each held-out partner, and fewer test tasks
-(new wording too). A task's goal is averaged over seeds first; intervals are Student's t over tasks.
+(new wording too). A task's goal is averaged over seeds first; intervals are Student's t over tasks. With `--own` the tables are made of
+what the runs themselves evaluated, for presets whose policies take long to play.
 
     python benchmarks/learning.py
     python benchmarks/learning.py --seeds 1 --tasks 60 --runs runs/learning
+    python benchmarks/learning.py --preset laptop --seeds 1 --own --runs runs/laptop --name learning_laptop
 """
 
 from __future__ import annotations
 
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from sotopia_env.trainers.pi import Run
 from sotopia_env.trainers.settings import Preset, load_preset
 
 LEARNED = ("base", "sr", "bc", "bc+sr", "sr+bc", "control")
+FORCED = "base, JSON forced"
 PAIRS = (
     ("bc", "base", "at least 0"),
     ("bc+sr", "bc", "lower end at least -0.2"),
@@ -33,6 +35,8 @@ PAIRS = (
     ("sr", "base", ""),
     ("sr+bc", "bc", ""),
 )
+FORCED_PAIRS = (("bc+sr", "base", ""), ("bc+sr", FORCED, ""), (FORCED, "base", ""))
+"""Of a base that finds the form hard: what is left of the gain when it is held to the form."""
 SEEN, UNSEEN = "seen-wording", "unseen-wording"
 
 
@@ -79,25 +83,28 @@ def main() -> None:
     parser.add_argument("--seeds", type=positive, default=3, help="training seeds 0, 1, ... (default 3)")
     parser.add_argument("--tasks", type=positive, default=300, help="tasks in seen wording (default 300)")
     parser.add_argument("--unseen", type=positive, default=100, help="tasks in unseen wording (default 100)")
+    parser.add_argument("--own", action="store_true", help="the runs' own evaluations, without a control")
     parser.add_argument("--budget", type=float, help="minutes to plan for (default: the preset's own)")
     parser.add_argument("--runs", type=Path, default=Path("runs/learning"), help="where the runs go; kept if there")
     parser.add_argument("--name", default="learning", help="name of the result files (default learning)")
     arguments = parser.parse_args()
     about = machine()
-    preset = load_preset(arguments.preset, {"sr.control": True}, budget=arguments.budget)
+    changes = {} if arguments.own else {"sr.control": True}
+    preset = load_preset(arguments.preset, changes, budget=arguments.budget)
     settings = preset.evaluation
+    if arguments.own:
+        arguments.tasks = arguments.unseen = settings.tasks
     tasks = {
         label: held_out_tasks(preset.tasks.pack, preset.tasks.families, split=preset.tasks.unseen[label], n=n, seed=7)
         for label, n in ((SEEN, arguments.tasks), (UNSEEN, arguments.unseen))
     }
-    by_seed, clocks, walls = [], [], []
+    by_seed, clocks = [], []
     for seed in range(arguments.seeds):
         folder = arguments.runs / f"seed-{seed}"
-        begun = time.perf_counter()
         run = run_of(preset, seed, folder)
-        walls.append((time.perf_counter() - begun) / 60)
         clocks.append(minutes(run))
-        by_seed.append(judged(run, preset, tasks))
+        own = run.folder / "evaluation.json"
+        by_seed.append(Evaluation.load(own) if arguments.own else judged(run, preset, tasks))
     found = combine(by_seed)
     rows, data = [], {}
     expert = found.estimate("expert", "goal", SEEN)
@@ -118,7 +125,7 @@ def main() -> None:
                 zone.text() if zone else "",
                 cells[1].text() if cells[1] else "",
                 f"{agreed.mean:.0%}" if agreed else "",
-                f"{unread.mean:.1%}" if unread and policy in LEARNED else "",
+                f"{unread.mean:.1%}" if unread and policy in (*LEARNED, FORCED) else "",
             ]
         )
         data[policy] = {label: cell.record() for label, cell in zip((SEEN, UNSEEN), cells, strict=True) if cell}
@@ -128,7 +135,7 @@ def main() -> None:
         "each task's goal was averaged over seeds.",
     ]
     differences = {}
-    for later, earlier, wanted in PAIRS:
+    for later, earlier, wanted in (*PAIRS, *(FORCED_PAIRS if preset.base.forced else ())):
         for label in (SEEN, UNSEEN):
             estimate = found.paired(later, earlier, "goal", label)
             if estimate is None:
@@ -144,7 +151,8 @@ def main() -> None:
     for seed, clock in enumerate(clocks):
         learned = sum(value for name, value in clock.items() if not name.startswith(("evaluation", "samples")))
         notes.append(
-            f"Seed {seed}: {learned:.1f} minutes of play and training, {sum(clock.values()):.1f} with evaluation."
+            f"Seed {seed}: {learned:.1f} minutes of play and training, {sum(clock.values()):.1f} with evaluation, one "
+            f"stage after another; {preset.processes} process{'es' if preset.processes > 1 else ''} at once."
         )
     kept = {
         f"seed-{seed}": {

@@ -23,6 +23,7 @@ import operator
 import os
 import random
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -70,8 +71,6 @@ _SAMPLES = 2
 
 _MOST_BROKEN = 0.1
 """Share of a stage's episodes that may be missing; filters leave those out and count them."""
-
-_ALL = slice(None)
 
 # Each use of the training split has task seeds of its own, so that no stage sees the tasks of another.
 _EXPERT_TASKS, _FRESH_TASKS, _OWN_TASKS = 0, 1, 2
@@ -147,10 +146,10 @@ class Run:
                     self._train_policies(base, kept, "bc")
             folders = self.policies = self._train_policies(base, kept)
             if processes > 1:
-                with contextlib.ExitStack() as others:
-                    for share in range(1, processes):
-                        others.enter_context(self._meanwhile("_evaluate", folders, slice(share, None, processes)))
-                    self._evaluate(folders, slice(0, None, processes))
+                with tempfile.TemporaryDirectory() as claims, contextlib.ExitStack() as others:
+                    for _ in range(1, processes):
+                        others.enter_context(self._meanwhile("_evaluate", folders, claims))
+                    self._evaluate(folders, claims)
             self._evaluate(folders)
             self._samples(folders)
         self._forget_the_rest()
@@ -507,13 +506,15 @@ class Run:
                 for pair, part in casts(agent, partners, tasks):
                     yield from self._rollout(part, pair, repeats=settings.repeats, store=store)
 
-    def _evaluate(self, folders: Mapping[str, Path | str], share: slice = _ALL) -> None:
-        """Every policy, each a stage of its own; or a share of them."""
+    def _evaluate(self, folders: Mapping[str, Path | str], claims: str | None = None) -> None:
+        """Every policy, each a stage of its own; or only those that no other process has claimed in a folder before."""
         settings = self.preset.evaluation
         policies: dict[str, Agent] = {label: self.agent(folder) for label, folder in folders.items()}
         policies |= {label: make_agent(spec) for label, spec in beside(self.preset).items()}
         found: list[Evaluation] = []
-        for label, agent in list(policies.items())[share]:
+        for label, agent in policies.items():
+            if claims is not None and not _claim(Path(claims) / digest([agent.name])):
+                continue
             place = f"evaluation/{label.replace('/', '-')}.json"
             inputs = [agent.name, settings.model_dump(mode="json"), self.preset.tasks.model_dump(mode="json")]
 
@@ -539,7 +540,7 @@ class Run:
             (self.folder / "episodes").mkdir(exist_ok=True)
             self._stage(f"evaluation of {label}", [*inputs, *self._conditions()], work, makes=[place])
             found.append(Evaluation.load(self.folder / place))
-        if share == _ALL:
+        if claims is None:
             functools.reduce(operator.add, found).save(self.folder / "evaluation.json")
 
     def _samples(self, folders: Mapping[str, Path | str]) -> None:
@@ -676,6 +677,15 @@ def _do_part(
     found._take_part(fresh)
     getattr(found, part)(*arguments)
     return found._fresh
+
+
+def _claim(path: Path) -> bool:
+    """Whether this process is the first one to claim something."""
+    try:
+        path.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 def beside(preset: Preset) -> dict[str, str]:
