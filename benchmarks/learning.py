@@ -3,8 +3,8 @@
 For every seed the whole of `sotopia-env pi --preset quick` runs, from the one base that comes with the package, with
 the control: BC trained for as many more optimizer steps as BC+SR, on fresh expert episodes. Then every policy plays
 `--tasks` validation tasks (new numbers and people) from both seats against each held-out partner, and fewer test tasks
-(new wording too). A task's goal is averaged over seeds first; intervals are Student's t over tasks. With `--own` the tables are made of
-what the runs themselves evaluated, for presets whose policies take long to play.
+(new wording too). A task's goal is averaged over seeds first; intervals are Student's t over tasks. With `--own` the
+tables are made of what the runs themselves evaluated, for presets whose policies take long to play.
 
     python benchmarks/learning.py
     python benchmarks/learning.py --seeds 1 --tasks 60 --runs runs/learning
