@@ -22,9 +22,7 @@ import logging
 import operator
 import os
 import random
-import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -48,6 +46,7 @@ from sotopia_env.trainers.behavior_cloning import TrainResult, TrainSettings, ch
 from sotopia_env.trainers.filters import Filtered, make_filter, require
 from sotopia_env.trainers.meanwhile import meanwhile
 from sotopia_env.trainers.settings import SELF, Preset
+from sotopia_env.trainers.stages import Stages
 from sotopia_env.trainers.tiny import build
 from sotopia_env.version import __version__
 
@@ -58,10 +57,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-MANIFEST = "manifest.json"
-MANIFEST_VERSION = 1
-
-_LOCK, _MANIFEST_LOCK = "run.lock", "manifest.lock"
+_LOCK = "run.lock"
 
 POLICIES = ("base", "sr", "bc", "bc+sr", "sr+bc", "control", "expert")
 """Labels of the policies of a run, in the order of its table."""
@@ -86,7 +82,7 @@ class Run:
         tell: Gets a line of text whenever a stage begins, is skipped or ends.
 
     Attributes:
-        manifest: What manifest.json holds.
+        stages: The run's folder and manifest.
         policies: By label, the folder or hub id of every policy, once they are trained; `agent` plays one.
     """
 
@@ -97,10 +93,8 @@ class Run:
         self.folder = Path(folder)
         self.seed = seed
         self._tell = tell or _logger.info
-        self.manifest: dict[str, Any] = {}
+        self.stages = Stages(self.folder, seed, self._tell)
         self.policies: dict[str, Path | str] = {}
-        self._used: set[str] = set()  # stages and files of this run; others are left from other settings
-        self._fresh: set[str] = set()  # stages that were told of already
         self._threads: int | None = None  # of each process, if there are several
 
     # --- the whole ------------------------------------------------------------------------------
@@ -136,7 +130,7 @@ class Run:
             ) from error
 
     def _run(self) -> Path:
-        self._open()
+        self.stages.open(preset=self.preset.name, settings=self.preset.record(), version=__version__)
         with self._shared_cores() as processes:
             base = self._base()
             kept = self._expert("expert", _EXPERT_TASKS)
@@ -152,7 +146,7 @@ class Run:
                     self._evaluate(folders, claims)
             self._evaluate(folders)
             self._samples(folders)
-        self._forget_the_rest()
+        self.stages.forget_the_rest()
         return write_report(self.folder).page
 
     def _train_policies(self, base: Path | str, kept: Filtered, branch: str | None = None) -> dict[str, Path | str]:
@@ -197,13 +191,11 @@ class Run:
     @contextlib.contextmanager
     def _meanwhile(self, part: str, *arguments: Any) -> Iterator[None]:
         """Have another process do a part of the run, a method of it, while a block does another."""
-        run = self.preset, self.folder, self.seed, self._fresh
+        run = self.preset, self.folder, self.seed, self.stages.told
         threads = {"OMP_NUM_THREADS": str(self._threads)}
         with meanwhile(_do_part, run, part, arguments, tell=self._tell, environment=threads) as other:
             yield
-        self._fresh |= other.value
-        with self._manifest_lock():
-            self._read_stages()
+        self.stages.join(other.value)
 
     def check(self) -> None:
         """Refuse a run that cannot be finished, before anything is spent.
@@ -257,110 +249,6 @@ class Run:
         check_template(model)
         load_tokenizer(model)
 
-    def _open(self) -> None:
-        self._fresh.clear()
-        try:
-            found = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            found = {}
-        except ValueError as error:
-            raise ConfigurationError(
-                f"{str(self.folder / MANIFEST)!r} cannot be read: {error}. Choose another folder, or remove it to "
-                "begin anew."
-            ) from error
-        version = found.get("manifest_version", MANIFEST_VERSION)
-        if version > MANIFEST_VERSION:
-            raise ConfigurationError(
-                f"{str(self.folder)!r} was made by a newer version of this package. Upgrade sotopia-env to go on."
-            )
-        self.manifest = {
-            "manifest_version": MANIFEST_VERSION,
-            "preset": self.preset.name,
-            "settings": self.preset.record(),
-            "seed": self.seed,
-            "version": __version__,
-            "stages": found.get("stages", {}),
-        }
-        self._write(MANIFEST, self.manifest)
-
-    def _take_part(self, fresh: set[str]) -> None:
-        self._fresh = fresh
-        with self._manifest_lock():
-            self.manifest = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
-
-    def _write(self, name: str, value: Any) -> None:
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(path.name + ".new")
-        beside.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        beside.replace(path)
-
-    def _stage(
-        self,
-        name: str,
-        inputs: object,
-        work: Callable[[], dict[str, Any]],
-        *,
-        makes: Sequence[str] = (),
-        scratch: Sequence[str] = (),
-    ) -> dict[str, Any]:
-        """Do a stage, or give what it gave if its inputs are the same and what it made is there.
-
-        If they have changed, what it made and its scratch files, left by an interruption, go first.
-        """
-        key = digest([inputs, self.seed])
-        self._used |= {name, *makes}
-        known = self.manifest["stages"].get(name) or {}
-        fits = known.get("inputs") == key
-        statistics: dict[str, Any] = known.get("statistics") or {}
-        is_done = fits and bool(statistics) and statistics.get("complete", True)
-        if is_done and all((self.folder / made).exists() for made in makes):
-            if name not in self._fresh:
-                self._tell(f"{name}: done before")
-            self._put_stage(name, known)
-            return statistics
-        if known and not fits:
-            self._tell(f"{name}: its inputs have changed")
-            for made in (*makes, *scratch):
-                _remove(self.folder / made)
-        self._tell(f"{name}: started")
-        # Written before the work: what an interrupted stage leaves behind belongs to these inputs.
-        self._put_stage(name, {"inputs": key})
-        begun = time.perf_counter()
-        statistics = json.loads(json.dumps(work()))
-        seconds = time.perf_counter() - begun
-        self._put_stage(name, {"inputs": key, "statistics": statistics, "seconds": round(seconds, 1)})
-        self._tell(f"{name}: done in {seconds:.0f} s")
-        return statistics
-
-    def _put_stage(self, name: str, entry: dict[str, Any]) -> None:
-        """Write what is known of a stage, as the last one: the manifest tells the order in which stages ran."""
-        self._fresh.add(name)
-        with self._manifest_lock():
-            self._read_stages()
-            self.manifest["stages"].pop(name, None)
-            self.manifest["stages"][name] = entry
-            self._write(MANIFEST, self.manifest)
-
-    def _read_stages(self) -> None:
-        """Take over what other processes of this run have written."""
-        self.manifest["stages"] = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))["stages"]
-
-    def _manifest_lock(self) -> Any:
-        from filelock import FileLock
-
-        return FileLock(self.folder / _MANIFEST_LOCK)
-
-    def _forget_the_rest(self) -> None:
-        """Leave nothing of other settings in the report: a control that is no longer asked for, further rounds."""
-        for name in [name for name in self.manifest["stages"] if name not in self._used]:
-            del self.manifest["stages"][name]
-        self._write(MANIFEST, self.manifest)
-        for folder in ("filters", "training", "samples"):
-            for path in (self.folder / folder).glob("*.json"):
-                if f"{folder}/{path.name}" not in self._used:
-                    path.unlink()
-
     # --- the stages -----------------------------------------------------------------------------
 
     def _base(self) -> Path | str:
@@ -374,12 +262,12 @@ class Run:
         def work() -> dict[str, Any]:
             result = build(folder, settings.tiny, seed=settings.seed, shipped=settings.shipped)
             for left in scratch:
-                _remove(self.folder / left)
+                self.stages.remove(left)
             self._keep_training("base", result)
             return {"identity": identity(str(folder)), "steps": result.steps, "tokens": result.tokens}
 
         makes = ["policies/base", "training/base.json"]
-        self._stage(
+        self.stages.do(
             "base", [settings.tiny.record(), settings.seed, settings.shipped], work, makes=makes, scratch=scratch
         )
         return folder
@@ -396,7 +284,7 @@ class Run:
             episodes.extend(self._expert_play(place, use))
             return self._counted(episodes)
 
-        self._stage(f"{name} play", inputs, work, makes=[place])
+        self.stages.do(f"{name} play", inputs, work, makes=[place])
         expert = make_agent(settings.agent).name
         played = episodes or self._expert_play(place, use)
         return self._filter(name.replace(" ", "-"), settings.filter, played, expert)
@@ -413,14 +301,14 @@ class Run:
         """What a rule keeps of the learner's trajectories; the rule's own options go before the run's."""
         usual = {"learner": learner, "judge": self._judge, "reward": self.preset.judge.reward}
         found = make_filter({**usual, **rule})(episodes)
-        self._write(f"filters/{name}.json", found.record())
-        self._used.add(f"filters/{name}.json")
+        self.stages.write(f"filters/{name}.json", found.record())
+        self.stages.used.add(f"filters/{name}.json")
         return found if may_keep_nothing else require(found)
 
     def _expert_play(self, place: str, use: int) -> Iterator[Episode]:
         settings = self.preset.expert
         agent = make_agent(settings.agent)
-        with EpisodeStore(_made(self.folder, place)) as store:
+        with EpisodeStore(self.stages.place(place)) as store:
             for family in self.families:
                 tasks = self.training_tasks(use, settings.tasks, family)
                 for pair, part in casts(agent, settings.partners, tasks, every=settings.every_cast):
@@ -437,19 +325,19 @@ class Run:
             return {"identity": identity(str(folder)), "steps": result.steps, "tokens": result.tokens}
 
         inputs = [identity(str(base)), settings.record(), [f"{episode.id}/{agent}" for episode, agent in kept.kept]]
-        self._stage(name, inputs, work, makes=[f"policies/{name}", f"training/{name}.json"])
+        self.stages.do(name, inputs, work, makes=[f"policies/{name}", f"training/{name}.json"])
         return folder
 
     def _same(self, name: str, other: str, policy: Path | str) -> Path | str:
         """A policy that is another one, as the filter kept nothing of its own play."""
-        if name not in self._fresh:
+        if name not in self.stages.told:
             self._tell(f"{name} is {other}: the filter kept nothing of its own play to learn from")
 
         def work() -> dict[str, Any]:
-            _remove(self.folder / "policies" / name)  # of other settings
+            self.stages.remove(f"policies/{name}")  # of other settings
             return {"identity": identity(str(policy)), "same_as": other}
 
-        self._stage(name, [identity(str(policy)), "same"], work)
+        self.stages.do(name, [identity(str(policy)), "same"], work)
         return policy
 
     def _reinforce(self, name: str, policy: Path | str, *, may_keep_nothing: bool = False) -> tuple[Path | str, int]:
@@ -485,7 +373,7 @@ class Run:
                 episodes.extend(self._own_play(agent, place, number))
                 return self._counted(episodes)
 
-            self._stage(f"{stage} play", [*inputs, number], play, makes=[place])
+            self.stages.do(f"{stage} play", [*inputs, number], play, makes=[place])
             played = episodes or self._own_play(agent, place, number)
             kept = self._filter(label, settings.filter, played, agent.name, may_keep_nothing=may_keep_nothing)
             if not kept.kept:
@@ -500,7 +388,7 @@ class Run:
     def _own_play(self, agent: Agent, place: str, number: int) -> Iterator[Episode]:
         settings = self.preset.sr
         partners = settings.partners if settings.partner == "pool" else (SELF,)
-        with EpisodeStore(_made(self.folder, place)) as store:
+        with EpisodeStore(self.stages.place(place)) as store:
             for family in self.families:
                 tasks = self.training_tasks(_OWN_TASKS + number, settings.tasks, family)
                 for pair, part in casts(agent, partners, tasks):
@@ -538,7 +426,7 @@ class Run:
                 return {"complete": made.complete}
 
             (self.folder / "episodes").mkdir(exist_ok=True)
-            self._stage(f"evaluation of {label}", [*inputs, *self._conditions()], work, makes=[place])
+            self.stages.do(f"evaluation of {label}", [*inputs, *self._conditions()], work, makes=[place])
             found.append(Evaluation.load(self.folder / place))
         if claims is None:
             functools.reduce(operator.add, found).save(self.folder / "evaluation.json")
@@ -556,15 +444,20 @@ class Run:
 
             def work(agent: Agent = agent, place: str = place) -> dict[str, Any]:
                 episodes = self._rollout(chosen, [agent, partner], seed=self.preset.evaluation.seed)
-                self._write(place, [json.loads(dump_json(episode)) for episode in episodes])
+                self.stages.write(place, [json.loads(dump_json(episode)) for episode in episodes])
                 return {"episodes": len(episodes)}
 
             inputs = [agent.name, partner.name, [task.digest for task in chosen], *self._conditions()]
-            self._stage(f"samples of {label}", inputs, work, makes=[place])
+            self.stages.do(f"samples of {label}", inputs, work, makes=[place])
 
     @functools.cached_property
     def _judge(self) -> str:
         return checked_judge(self.preset.judge.agent).name
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What manifest.json holds."""
+        return self.stages.manifest
 
     # --- what the stages share ------------------------------------------------------------------
 
@@ -665,18 +558,18 @@ class Run:
             "method": result.method,
             **result.data,
         }
-        self._write(f"training/{name}.json", record)
+        self.stages.write(f"training/{name}.json", record)
 
 
 def _do_part(
     run: tuple[Preset, Path, int, set[str]], part: str, arguments: tuple[Any, ...], tell: Callable[[str], None]
 ) -> set[str]:
     """Do a part of a run that another process has opened; gives the stages that need not be told of again."""
-    preset, folder, seed, fresh = run
+    preset, folder, seed, told = run
     found = Run(preset, folder, seed=seed, tell=tell)
-    found._take_part(fresh)
+    found.stages.join(told)
     getattr(found, part)(*arguments)
-    return found._fresh
+    return found.stages.told
 
 
 def _claim(path: Path) -> bool:
@@ -750,20 +643,6 @@ def _is_of_writing(error: Exception) -> bool:
     """Whether a file could not be read or written; safetensors and torch have errors of their own for a full disk."""
     of_torch = isinstance(error, RuntimeError) and "inline_container" in str(error)
     return isinstance(error, OSError) or type(error).__module__.startswith("safetensors") or of_torch
-
-
-def _made(folder: Path, place: str) -> Path:
-    path = folder / place
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
-
-
-def _remove(path: Path) -> None:
-    """Remove what a stage made. Stores stay: their episodes are found by all that decides them."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    elif path.suffix != ".db":
-        path.unlink(missing_ok=True)
 
 
 __all__ = ["POLICIES", "Run", "beside", "casts"]
