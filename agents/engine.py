@@ -32,7 +32,7 @@ from transformers.cache_utils import DynamicCache
 from transformers.utils import logging as transformers_logging
 
 from sotopia_env import aio
-from sotopia_env.agents.memory import keep_freed_memory
+from sotopia_env.agents.memory import keep_freed_memory, sharers
 from sotopia_env.agents.voices import Voice
 from sotopia_env.agents.waves import Kept, Key, LayerShape, Store, Tensor, Wave, choose, chunks, common
 from sotopia_env.errors import ConfigurationError, MissingExtraError, ModelError, SotopiaEnvError, one_line
@@ -295,7 +295,8 @@ class Engine:
         self.keeps = problem is None
         if problem is not None:
             _logger.warning("%s generates without kept prefixes: %s.", self.source, problem)
-        self.store = Store(_spare_bytes(self._place) // 3)
+        part = _spare_bytes(self._place) // (3 * sharers())
+        self.store, self._most_bytes = Store(part), part
 
     def _load_adapter(self, adapter: str) -> None:
         if importlib.util.find_spec("peft") is None:
@@ -399,6 +400,8 @@ class Engine:
                 answers[number] = error
         if not rows:
             return answers
+        if len(rows) > 1 and self._bytes(rows) > self._most_bytes:
+            return self._answer_in_halves(requests)
         try:
             with self.with_adapter(requests[0].adapter), torch.inference_mode():
                 (self._generate if self.keeps else self._generate_afresh)(rows)
@@ -417,8 +420,19 @@ class Engine:
         torch.cuda.empty_cache()
         if len(requests) == 1:
             return [self._failure(error)]
+        return self._answer_in_halves(requests)
+
+    def _answer_in_halves(self, requests: Sequence[Request]) -> list[Generated | Exception]:
         half = len(requests) // 2
         return [*self._answer(requests[:half]), *self._answer(requests[half:])]
+
+    def _bytes(self, rows: Sequence[_Row]) -> int:
+        """What a wave of these rows may come to. Linux has no error for too much of it, but kills the process."""
+        return self._bytes_of(len(rows), max(len(row.prompt) + row.limit for row in rows) + _ROOM)
+
+    def _bytes_of(self, rows: int, columns: int) -> int:
+        token = sum(each.heads * (each.key_size + each.value_size) * each.dtype.itemsize for each in self._shapes)
+        return token * rows * columns
 
     def _failure(self, error: Exception) -> Exception:
         if isinstance(error, SotopiaEnvError):

@@ -1,4 +1,4 @@
-"""Memory settings that make torch fast on a CPU."""
+"""How this process uses memory: settings that make torch fast on a CPU, and which part of it is its own."""
 
 from __future__ import annotations
 
@@ -35,3 +35,17 @@ def keep_freed_memory() -> bool:
         return False
     mallopt.argtypes, mallopt.restype = (ctypes.c_int, ctypes.c_int), ctypes.c_int
     return 0 not in [mallopt(number, value) for number, value in _SETTINGS.items()]
+
+
+_sharers = 1
+
+
+def share_memory(sharers: int) -> None:
+    """Tell how many processes like this one share the machine's memory; what is loaded from now on heeds it."""
+    global _sharers
+    _sharers = sharers
+
+
+def sharers() -> int:
+    """How many processes share the machine's memory, this one among them."""
+    return _sharers

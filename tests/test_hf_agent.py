@@ -317,6 +317,44 @@ def test_what_is_kept_is_bounded_and_dropping_it_changes_nothing(tiny, monkeypat
     assert engine.store.bytes == 0
 
 
+def test_a_wave_takes_no_more_memory_than_there_is_to_take_and_changes_nothing(tiny, monkeypatch):
+    agent = HFAgent(tiny, max_tokens=24)
+    whole = events(play([agent, agent]))
+    engine, waves = agent._ready(), []
+    most = engine._bytes_of(3, 1200)  # of rows and tokens: some three of these conversations
+
+    class Watched(engines.Wave):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            waves.append((len(self.buffers[0]), sum(buffer.nbytes for buffer in self.buffers)))
+
+    monkeypatch.setattr(engines, "Wave", Watched)
+    forget(agent)
+    monkeypatch.setattr(engine, "_most_bytes", most)
+    assert events(play([agent, agent])) == whole
+    assert max(rows for rows, _ in waves) > 1
+    assert all(size <= most for _, size in waves)
+    monkeypatch.setattr(engine, "_most_bytes", 0)  # one after the other, but never none
+    assert events(play([agent, agent])) == whole
+
+
+def test_processes_that_share_the_memory_keep_less_each(tiny, tmp_path, monkeypatch):
+    from sotopia_env.agents.memory import share_memory
+
+    monkeypatch.setattr(engines, "_spare_bytes", lambda place: 12_000_000)
+    kept = []
+    for sharers in (1, 2):
+        share_memory(sharers)
+        try:
+            agent = HFAgent(speaker(tmp_path / str(sharers)), max_tokens=8)
+            agent.load()
+            engine = agent._ready()
+            kept.append((engine.store.most_bytes, engine._most_bytes))
+        finally:
+            share_memory(1)
+    assert kept == [(4_000_000, 4_000_000), (2_000_000, 2_000_000)]
+
+
 def test_repeats_of_a_task_share_their_opening(tiny):
     agent = HFAgent(tiny, max_tokens=8, retry=False)
     forget(agent)

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 import sotopia_env
 from sotopia_env.agents.folders import base_of, check_template, identity, is_adapter, resolve_model
 from sotopia_env.agents.hf import HFAgent, release
+from sotopia_env.agents.memory import share_memory, sharers
 from sotopia_env.episodes import dump_json
 from sotopia_env.errors import ConfigurationError, one_line
 from sotopia_env.evaluation import Evaluation, evaluate
@@ -173,7 +174,7 @@ class Run:
 
     @contextlib.contextmanager
     def _shared_cores(self) -> Iterator[int]:
-        """Give every process an equal share of the cores; yields how many processes there are to be."""
+        """Give every process an equal share of cores and memory; yields how many processes there are to be."""
         if self.preset.processes == 1:
             yield 1
             return
@@ -183,15 +184,17 @@ class Run:
         processes = min(self.preset.processes, threads)
         self._threads = threads // processes
         torch.set_num_threads(self._threads)
+        share_memory(processes)
         try:
             yield processes
         finally:
             torch.set_num_threads(threads)
+            share_memory(1)
 
     @contextlib.contextmanager
     def _meanwhile(self, part: str, *arguments: Any) -> Iterator[None]:
         """Have another process do a part of the run, a method of it, while a block does another."""
-        run = self.preset, self.folder, self.seed, self.stages.told
+        run = self.preset, self.folder, self.seed, self.stages.told, sharers()
         threads = {"OMP_NUM_THREADS": str(self._threads)}
         with meanwhile(_do_part, run, part, arguments, tell=self._tell, environment=threads) as other:
             yield
@@ -562,10 +565,11 @@ class Run:
 
 
 def _do_part(
-    run: tuple[Preset, Path, int, set[str]], part: str, arguments: tuple[Any, ...], tell: Callable[[str], None]
+    run: tuple[Preset, Path, int, set[str], int], part: str, arguments: tuple[Any, ...], tell: Callable[[str], None]
 ) -> set[str]:
     """Do a part of a run that another process has opened; gives the stages that need not be told of again."""
-    preset, folder, seed, told = run
+    preset, folder, seed, told, processes = run
+    share_memory(processes)
     found = Run(preset, folder, seed=seed, tell=tell)
     found.stages.join(told)
     getattr(found, part)(*arguments)

@@ -240,7 +240,9 @@ def _show_plan(preset: Preset, seed: int, as_json: bool) -> None:
             "what an estimate of the time needs."
         )
     if found.processes > 1:
-        common.say(f"{found.processes} processes work at once, so the whole takes less time than its stages one by one.")
+        common.say(
+            f"{found.processes} processes work at once, so the whole takes less time than its stages one by one."
+        )
     if found.needs:
         common.say(f"Needs: {', '.join(found.needs)}.")
     common.say("Estimates, good to a factor of two. Tokens of training are at most so many. Nothing was started.")
