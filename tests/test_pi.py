@@ -706,6 +706,15 @@ def test_an_unknown_price_or_rate_is_none_and_never_zero(micro):
     assert plan(load_preset(micro)).dollars == 0  # scripted agents and this run's own policies are free
 
 
+def test_a_local_model_takes_the_time_of_its_own_rate(micro):
+    settings = {"base.forced": "local/smollm2?json=1", "rates": {"train": 1000.0, "play": 100.0}}
+    assert plan(load_preset(micro, settings)).minutes is None
+    found = plan(load_preset(micro, {**settings, "rates": {**settings["rates"], "local": 5.0}}))
+    forced = next(step for step in found.steps if step.stage == "evaluation of base, JSON forced")
+    assert forced.minutes == pytest.approx(forced.uses[0].completion_tokens / 5 / 60, rel=0.05)
+    assert found.minutes > forced.minutes
+
+
 def test_rows_of_every_turn_cost_more_training_tokens_than_whole_conversations():
     conversation, paper = (plan(load_preset("paper", {"bc.training.form": form})) for form in ("conversation", "paper"))
     tokens = [

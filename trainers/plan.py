@@ -479,6 +479,8 @@ class _Planner:
         for use in uses:
             if use.model == LEARNER and "play" in rates:
                 waits.append(use.completion_tokens / rates["play"])
+            elif _kind(use.model) == "local" and "local" in rates:
+                waits.append(use.completion_tokens / rates["local"])
             elif _kind(use.model) == "openai" and "call" in rates:
                 waits.append(use.calls * rates["call"] / min(self.preset.play.concurrency, _connections(use.model)))
             else:

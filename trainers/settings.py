@@ -237,8 +237,9 @@ class Preset(_Part):
         processes: How many processes work at once at what is independent, each with an equal share of the cores; no
             more than there are cores. Policies are trained by two at most, and evaluated by all.
         prices: US dollars per million tokens by model spec: {"openai/gpt-4o": {"prompt": 2.5, "completion": 10}}.
-        rates: Speeds for time estimates: "train", tokens trained per second; "play", tokens that the run's own
-            policies write per second over all episodes; "call", seconds that a call of a hosted model takes.
+        rates: Speeds for time estimates, of one process: "train", tokens trained per second; "play", tokens that the
+            run's own policies write per second over all episodes; "local", the same of local/... models; "call",
+            seconds that a call of a hosted model takes.
     """
 
     name: str
