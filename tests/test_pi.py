@@ -534,7 +534,7 @@ def test_a_base_that_cannot_teach_itself_is_its_own_sr_and_the_run_goes_on(finis
 
     monkeypatch.setitem(FILTERS, "nothing-of-base", nothing_of_base)
     lines = told(micro, copied, **{"sr.filter": {"rule": "nothing-of-base"}})
-    assert "sr is base: the filter kept nothing of its own play to learn from" in lines
+    assert "sr is base: the filter kept nothing for self-reinforcement to learn from" in lines
     assert not (copied / "policies" / "sr+bc").exists()
     report = read(copied)
     assert report["filters"]["sr"]["kept"] == 0 < report["filters"]["bc+sr"]["kept"]

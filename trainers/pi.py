@@ -334,7 +334,7 @@ class Run:
     def _same(self, name: str, other: str, policy: Path | str) -> Path | str:
         """A policy that is another one, as the filter kept nothing of its own play."""
         if name not in self.stages.told:
-            self._tell(f"{name} is {other}: the filter kept nothing of its own play to learn from")
+            self._tell(f"{name} is {other}: the filter kept nothing for self-reinforcement to learn from")
 
         def work() -> dict[str, Any]:
             self.stages.remove(f"policies/{name}")  # of other settings

@@ -468,7 +468,7 @@ def _same_policies(run: Run) -> Iterable[str]:
     for name, stage in _mapping(run.manifest.get("stages")).items():
         other = _mapping(_mapping(stage).get("statistics")).get("same_as")
         if other is not None:
-            yield f"{name} is {other}: the filter kept nothing of its own play to learn from."
+            yield f"{name} is {other}: the filter kept nothing for self-reinforcement to learn from."
 
 
 def _heads(measure: str) -> tuple[str, ...]:
