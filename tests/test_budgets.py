@@ -742,7 +742,9 @@ def many(tmp_path):
     return store
 
 
-def test_a_judge_that_refuses_everybody_is_soon_left_alone_and_what_it_said_before_is_kept(many):
+# At worst one of the first four answers after 19 others were refused, and three are under way when it is left alone.
+@pytest.mark.parametrize(("concurrency", "most"), [(1, 20), (4, 19 + 20 + 3)])
+def test_a_judge_that_refuses_everybody_is_soon_left_alone_and_what_it_said_before_is_kept(many, concurrency, most):
     with LoopbackServer(numbers_of, faults=[None] * 8 + ["401"] * 1000) as server:
         command = [
             "judge",
@@ -752,18 +754,17 @@ def test_a_judge_that_refuses_everybody_is_soon_left_alone_and_what_it_said_befo
             "--base-url",
             server.base_url,
             "--concurrency",
-            "4",
+            str(concurrency),
         ]
         result = invoke(*command, "-q", "--json")
         assert result.exit_code == 1
-        # Four of the first may answer after others were refused, and four are under way when it is left alone.
-        assert server.requests <= 2 * (4 + 20 + 8)
+        assert server.requests <= 2 * (4 + most)
     record = json.loads(result.stdout)
     errors = [episode["error"] for episode in record["episodes"]]
     assert errors.count(None) == 4
     why = "not asked: openai/j?max_tokens=300 had failed 20 times in a row without a reply"
     left = [error for error in errors if error and error.startswith(why)]
-    assert len(errors) - 4 - 28 <= len(left) <= len(errors) - 4 - 20
+    assert len(errors) - 4 - most <= len(left) <= len(errors) - 4 - 20
     with EpisodeStore(many) as store:
         judges = [judge for episode in store.episodes() for judge in episode.verdicts]
     assert sum(judge.startswith("openai/j") for judge in judges) == 4
