@@ -77,10 +77,11 @@ def test_it_has_an_environment_of_its_own():
 
 def test_what_the_work_raises_is_raised_when_the_block_is_done():
     done = False
-    with pytest.raises(ConfigurationError, match="'this' is not wanted"):  # noqa: SIM117
+    with pytest.raises(ConfigurationError, match="'this' is not wanted") as raised:  # noqa: SIM117
         with meanwhile(fail, "this", tell=print):
             done = True
     assert done
+    assert "in fail" in raised.value.__notes__[0]  # where it came from
     with pytest.raises(RuntimeError, match="OddError: nobody else knows me"), meanwhile(fail, "odd", tell=print):
         pass
 
@@ -90,11 +91,12 @@ def test_a_process_that_ends_without_a_word_is_an_error():
         pass
 
 
-def test_a_listener_that_raises_ends_the_process_and_is_heard(tmp_path):
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, BrokenPipeError, ValueError])
+def test_a_listener_that_raises_ends_the_process_and_is_heard(tmp_path, kind):
     def tell(line: str) -> None:
-        raise KeyboardInterrupt
+        raise kind
 
-    with pytest.raises(KeyboardInterrupt), meanwhile(sleep, str(tmp_path / "pid"), tell=tell):
+    with pytest.raises(kind), meanwhile(sleep, str(tmp_path / "pid"), tell=tell):
         pass
     assert not lives(int((tmp_path / "pid").read_text()))
 

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -83,20 +84,22 @@ class Other:
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
-        try:
-            while True:
+        while True:
+            try:
                 kind, value = pickle.load(self._process.stdout)
+            except (EOFError, pickle.UnpicklingError, OSError, ValueError):
+                return  # it has ended, or was ended
+            try:
                 if kind == "tell":
                     self._tell(value)
-                elif kind == "error":
-                    self._error = value
-                else:
-                    self.value, self._is_done = value, True
-        except (EOFError, pickle.UnpicklingError, OSError, ValueError):
-            return  # it has ended, or was ended
-        except BaseException as error:  # of the caller's own `tell`: raised where the caller waits
-            self._error = error
-            self._process.kill()
+            except BaseException as error:  # of the caller's own `tell`: raised where the caller waits
+                self._error = error
+                self._process.kill()
+                return
+            if kind == "error":
+                self._error = value
+            elif kind == "value":
+                self.value, self._is_done = value, True
 
 
 @contextmanager
@@ -141,6 +144,7 @@ def serve() -> None:
     try:
         answer("value", work(*arguments, tell=partial(answer, "tell")))
     except Exception as error:
+        error.add_note(f"In the other process:\n{traceback.format_exc()}")  # a traceback cannot be pickled
         answer("error", error)
 
 
