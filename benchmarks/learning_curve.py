@@ -23,8 +23,9 @@ from sotopia_env.evaluation import evaluate
 from sotopia_env.evaluation.policies import held_out_tasks
 from sotopia_env.specs import make_agent
 from sotopia_env.trainers.behavior_cloning import train
+from sotopia_env.trainers.casts import dealt
 from sotopia_env.trainers.filters import make_filter, require
-from sotopia_env.trainers.pi import Run, casts
+from sotopia_env.trainers.pi import Run, seat
 from sotopia_env.trainers.self_reinforcement import self_reinforcement
 from sotopia_env.trainers.settings import Preset, load_preset
 from sotopia_env.trainers.tiny import build
@@ -42,8 +43,9 @@ def learned(preset: Preset, folder: Path, seed: int) -> dict[str, tuple[Path, fl
     expert, judge = make_agent(preset.expert.agent), preset.judge.agent
     episodes: list[Any] = []
     for family in run.families:
-        for pair, part in casts(expert, preset.expert.partners, run.training_tasks(0, preset.expert.tasks, family)):
-            episodes += sotopia_env.rollout(part, pair, judge=judge, seed=seed)
+        tasks = run.training_tasks(0, preset.expert.tasks, family)
+        for cast, part in dealt(tasks, seat(expert, preset.expert.partners, tasks)):
+            episodes += sotopia_env.rollout(part, cast, judge=judge, seed=seed)
     usual = {"learner": expert.name, "judge": judge, "reward": preset.judge.reward}
     kept = require(make_filter({**usual, **preset.expert.filter})(episodes)).kept
     bc = train(base, kept, folder / "bc", preset.bc.training, seed=seed)

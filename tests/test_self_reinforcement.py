@@ -24,7 +24,7 @@ tokenizers = pytest.importorskip("tokenizers")
 
 from sotopia_env.trainers import self_reinforcement as module  # noqa: E402
 from sotopia_env.trainers.behavior_cloning import TrainSettings, train  # noqa: E402
-from sotopia_env.trainers.self_reinforcement import casts, self_reinforcement  # noqa: E402
+from sotopia_env.trainers.self_reinforcement import self_reinforcement  # noqa: E402
 
 TEMPLATE = (
     "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content + '<|end|>' }}{% endfor %}"
@@ -286,9 +286,3 @@ def test_a_filter_that_keeps_nothing_ends_the_run_and_leaves_the_episodes(base, 
         )
     assert len(stored(tmp_path / "round-1")) == 4
     assert json.loads((tmp_path / "round-1" / "filter.json").read_text())["kept"] == 0
-
-
-def test_every_seat_is_cast_against_every_partner():
-    me, one, two = (scripted(name) for name in ("fair", "soft", "tough"))
-    assert casts(me, [], 3) == [[me, me, me]]
-    assert casts(me, [one, two], 2) == [[me, one], [one, me], [me, two], [two, me]]

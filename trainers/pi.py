@@ -44,6 +44,7 @@ from sotopia_env.specs import make_agent
 from sotopia_env.store import EpisodeStore
 from sotopia_env.tasks import digest
 from sotopia_env.trainers.behavior_cloning import TrainResult, TrainSettings, check_installed, load_tokenizer, train
+from sotopia_env.trainers.casts import casts, dealt
 from sotopia_env.trainers.filters import Filtered, make_filter, require
 from sotopia_env.trainers.meanwhile import meanwhile
 from sotopia_env.trainers.settings import SELF, Preset
@@ -314,8 +315,9 @@ class Run:
         with EpisodeStore(self.stages.place(place)) as store:
             for family in self.families:
                 tasks = self.training_tasks(use, settings.tasks, family)
-                for pair, part in casts(agent, settings.partners, tasks, every=settings.every_cast):
-                    yield from self._rollout(part, pair, repeats=settings.repeats, store=store)
+                seated = seat(agent, settings.partners, tasks)
+                for cast, part in dealt(tasks, seated, every=settings.every_cast):
+                    yield from self._rollout(part, cast, repeats=settings.repeats, store=store)
 
     def _train(self, name: str, base: Path | str, kept: Filtered, settings: TrainSettings) -> Path:
         folder = self.folder / "policies" / name
@@ -394,8 +396,8 @@ class Run:
         with EpisodeStore(self.stages.place(place)) as store:
             for family in self.families:
                 tasks = self.training_tasks(_OWN_TASKS + number, settings.tasks, family)
-                for pair, part in casts(agent, partners, tasks):
-                    yield from self._rollout(part, pair, repeats=settings.repeats, store=store)
+                for cast, part in dealt(tasks, seat(agent, partners, tasks)):
+                    yield from self._rollout(part, cast, repeats=settings.repeats, store=store)
 
     def _evaluate(self, folders: Mapping[str, Path | str], claims: str | None = None) -> None:
         """Every policy, each a stage of its own; or only those that no other process has claimed in a folder before."""
@@ -597,37 +599,10 @@ def beside(preset: Preset) -> dict[str, str]:
     return found
 
 
-def casts(
-    agent: Agent, partners: Iterable[str], tasks: Sequence[Task], *, every: bool = False
-) -> Iterator[tuple[list[Agent], Sequence[Task]]]:
-    """Seat an agent with each partner in each seat, and share the tasks out among these casts.
-
-    Args:
-        agent: Who is to sit in every seat equally often.
-        partners: Specs; "self" puts the agent in all seats.
-        tasks: Tasks with the same number of seats.
-        every: Give all tasks to every cast instead.
-
-    Yields:
-        The agents by seat, and the tasks they play; casts without tasks are left out.
-    """
-    seats = len(tasks[0].seats)
-    found: list[list[Agent]] = []
-    for partner in partners:
-        if partner == SELF:
-            found.append([agent] * seats)
-            continue
-        other = make_agent(partner)
-        if other.name == agent.name:
-            found.append([agent] * seats)
-            continue
-        for seat in range(seats):
-            cast = [other] * seats
-            cast[seat] = agent
-            found.append(cast)
-    for number, cast in enumerate(found):
-        if part := tasks if every else tasks[number :: len(found)]:
-            yield cast, part
+def seat(agent: Agent, partners: Iterable[str], tasks: Sequence[Task]) -> list[list[Agent]]:
+    """The casts of an agent with partners given as specs; "self", or what has its name, is the agent itself."""
+    others = [agent if spec == SELF else make_agent(spec) for spec in partners]
+    return casts(agent, [agent if other.name == agent.name else other for other in others], len(tasks[0].seats))
 
 
 def _has_gpu() -> bool:
@@ -649,4 +624,4 @@ def _is_of_writing(error: Exception) -> bool:
     return isinstance(error, OSError) or type(error).__module__.startswith("safetensors") or of_torch
 
 
-__all__ = ["POLICIES", "Run", "beside", "casts"]
+__all__ = ["POLICIES", "Run", "beside", "seat"]

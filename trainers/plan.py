@@ -22,6 +22,7 @@ from sotopia_env.models import ScriptedModel
 from sotopia_env.specs import make_agent
 from sotopia_env.tasks import Task
 from sotopia_env.trainers.behavior_cloning import TrainSettings
+from sotopia_env.trainers.casts import casts
 from sotopia_env.trainers.datasets import conversation_of
 from sotopia_env.trainers.pi import _EXPERT_TASKS, _FRESH_TASKS, _OWN_TASKS, _SAMPLES, Run, beside
 from sotopia_env.trainers.settings import SELF, Preset
@@ -309,8 +310,8 @@ class _Planner:
             _Kind(sotopia_env.load_tasks(f"outcome/{family}", split="train", n=_PLAYED, seed=self.seed), tiny.tasks)
             for family in tiny.families
         ]
-        casts = _casts(tiny.unskilled, tiny.partners, 2)
-        played = self._play("base", kinds, casts, tiny.unskilled, max_turns=20)
+        seated = _seated(tiny.unskilled, tiny.partners, 2)
+        played = self._play("base", kinds, seated, tiny.unskilled, max_turns=20)
         tokens = self._training_tokens(tiny.training, played.row_characters)
         tokens += self._training_tokens(tiny.exercising, self._exercised(tiny, kinds))
         episodes = played.step.episodes
@@ -342,9 +343,9 @@ class _Planner:
     def _expert_play(self, stage: str, use: int) -> _Played:
         expert = self.preset.expert
         kinds = [self._kind(use, expert.tasks, family) for family in self.run.families]
-        casts = _casts(expert.agent, expert.partners, len(kinds[0].played[0].seats))
+        seated = _seated(expert.agent, expert.partners, len(kinds[0].played[0].seats))
         every = expert.every_cast
-        return self._play(stage, kinds, casts, expert.agent, repeats=expert.repeats, every=every)
+        return self._play(stage, kinds, seated, expert.agent, repeats=expert.repeats, every=every)
 
     def _reinforcement(self, name: str) -> list[Step]:
         sr, steps = self.preset.sr, []
@@ -352,8 +353,8 @@ class _Planner:
         for number in range(1, sr.rounds + 1):
             stage = f"{name} round {number}" if sr.rounds > 1 else name
             kinds = [self._kind(_OWN_TASKS + number, sr.tasks, family) for family in self.run.families]
-            casts = _casts(LEARNER, partners, len(kinds[0].played[0].seats))
-            played = self._play(f"{stage} play", kinds, casts, LEARNER, repeats=sr.repeats)
+            seated = _seated(LEARNER, partners, len(kinds[0].played[0].seats))
+            played = self._play(f"{stage} play", kinds, seated, LEARNER, repeats=sr.repeats)
             tokens = self._training_tokens(sr.training, played.row_characters * _kept(sr.filter, sr.repeats))
             trained = name if number == sr.rounds else stage.replace(" ", "-")
             steps += [played.step, self._training(trained, tokens)]
@@ -367,9 +368,9 @@ class _Planner:
         seats = len(kinds[0].played[0].seats)
         steps = []
         for label, spec in policies.items():
-            casts = _casts(spec, settings.partners, seats)
+            seated = _seated(spec, settings.partners, seats)
             stage = f"evaluation of {label}"
-            step = self._play(stage, kinds, casts, spec, repeats=settings.repeats, every=True).step
+            step = self._play(stage, kinds, seated, spec, repeats=settings.repeats, every=True).step
             steps.append(replace(step, branch="evaluation"))
         return steps
 
@@ -378,8 +379,8 @@ class _Planner:
         tasks = next(iter(self.run.unseen_tasks().values()))[:_SAMPLES]
         kinds = [_Kind(tasks, len(tasks))]
         partner = self.preset.evaluation.partners[0]
-        casts = [*([[LEARNER, partner]] * own), [self.preset.expert.agent, partner]]
-        return self._play("samples", kinds, casts, LEARNER, every=True).step
+        seated = [*([[LEARNER, partner]] * own), [self.preset.expert.agent, partner]]
+        return self._play("samples", kinds, seated, LEARNER, every=True).step
 
     # --- counting -----------------------------------------------------------------------------------
 
@@ -396,7 +397,7 @@ class _Planner:
         self,
         stage: str,
         kinds: Sequence[_Kind],
-        casts: Sequence[Sequence[str]],
+        seated: Sequence[Sequence[str]],
         learner: str,
         *,
         repeats: int = 1,
@@ -407,8 +408,8 @@ class _Planner:
         episodes, row_characters = 0, 0.0
         form = (self.preset.sr if learner == LEARNER else self.preset.bc).training.form
         for kind in kinds:
-            for number, cast in enumerate(casts):
-                n = repeats * len(range(kind.tasks) if every else range(number, kind.tasks, len(casts)))
+            for number, cast in enumerate(seated):
+                n = repeats * len(range(kind.tasks) if every else range(number, kind.tasks, len(seated)))
                 talk, talks = self._talkative(cast), self._measured(kind, cast, max_turns)
                 episodes += n
                 for spec, seat in zip(cast, talks, strict=True):
@@ -495,18 +496,8 @@ def _branch(stage: str) -> str:
 # --- helpers ------------------------------------------------------------------------------------------
 
 
-def _casts(agent: str, partners: Iterable[str], seats: int) -> list[list[str]]:
-    """Specs by seat, as `pi.casts` seats agents."""
-    found: list[list[str]] = []
-    for partner in partners:
-        if partner in (SELF, agent):
-            found.append([agent] * seats)
-            continue
-        for seat in range(seats):
-            cast = [partner] * seats
-            cast[seat] = agent
-            found.append(cast)
-    return found
+def _seated(agent: str, partners: Iterable[str], seats: int) -> list[list[str]]:
+    return casts(agent, [agent if partner == SELF else partner for partner in partners], seats)
 
 
 def _by_family(tasks: Sequence[Task]) -> list[_Kind]:

@@ -32,6 +32,7 @@ from sotopia_env.specs import make_agent, make_judge
 from sotopia_env.store import EpisodeStore
 from sotopia_env.tasks import resolve_tasks
 from sotopia_env.trainers.behavior_cloning import TrainResult, TrainSettings, check_installed, train
+from sotopia_env.trainers.casts import casts, dealt
 from sotopia_env.trainers.filters import Filter, make_filter, require
 
 if TYPE_CHECKING:
@@ -212,21 +213,12 @@ class _Playing:
         except OSError as error:
             raise ConfigurationError(f"{str(folder)!r} cannot be written: {one_line(error)}.") from error
         tasks = self.tasks[number - 1 :: self.rounds]
-        shares = casts(learner, self.partners, len(tasks[0].seats))
+        seated = casts(learner, self.partners, len(tasks[0].seats))
         with EpisodeStore(folder / "episodes.db") as store:
-            for place, cast in enumerate(shares):
-                for episode in rollout(tasks[place :: len(shares)], cast, store=store, **self.options):
+            for cast, part in dealt(tasks, seated):
+                for episode in rollout(part, cast, store=store, **self.options):
                     counts[episode.status] += 1
                     yield episode
-
-
-def casts(learner: Agent, partners: Sequence[Agent], seats: int) -> list[list[Agent]]:
-    """Who sits where: the learner in each seat against each partner, or in all seats if there is no partner."""
-    if not partners:
-        return [[learner] * seats]
-    return [
-        [learner if place == seat else other for place in range(seats)] for other in partners for seat in range(seats)
-    ]
 
 
 def _partners(partner: str, pool: Iterable[str | Agent]) -> list[Agent]:
@@ -254,4 +246,4 @@ def _write(path: Path, value: dict[str, Any]) -> None:
     beside.replace(path)
 
 
-__all__ = ["PARTNERS", "Round", "casts", "self_reinforcement"]
+__all__ = ["PARTNERS", "Round", "self_reinforcement"]
