@@ -138,14 +138,13 @@ class Run:
             kept = self._expert("expert", _EXPERT_TASKS)
             # With other processes, what is independent is done first. The pass in order then finds it done.
             if processes > 1:
-                with self._meanwhile("_branch", "sr"):
-                    self._train_policies(base, kept, "bc")
-            folders = self.policies = self._train_policies(base, kept)
-            if processes > 1:
                 with tempfile.TemporaryDirectory() as claims, contextlib.ExitStack() as others:
-                    for _ in range(1, processes):
-                        others.enter_context(self._meanwhile("_evaluate", folders, claims))
-                    self._evaluate(folders, claims)
+                    others.enter_context(self._meanwhile("_branch", "sr", claims))
+                    cloned = self._train_policies(base, kept, "bc")
+                    for _ in range(2, processes):
+                        others.enter_context(self._meanwhile("_evaluate", cloned, claims))
+                    self._evaluate(cloned, claims)
+            folders = self.policies = self._train_policies(base, kept)
             self._evaluate(folders)
             self._samples(folders)
         self.stages.forget_the_rest()
@@ -170,8 +169,9 @@ class Run:
             folders["control"] = self._train("control", folders["bc"], fresh, settings)
         return folders
 
-    def _branch(self, name: str) -> None:
-        self._train_policies(self._base(), self._expert("expert", _EXPERT_TASKS), name)
+    def _branch(self, name: str, claims: str) -> None:
+        """Make the policies of a branch, then evaluate them and whatever no other process has taken on."""
+        self._evaluate(self._train_policies(self._base(), self._expert("expert", _EXPERT_TASKS), name), claims)
 
     @contextlib.contextmanager
     def _shared_cores(self) -> Iterator[int]:
