@@ -143,10 +143,13 @@ def main() -> None:
             differences[f"{later} - {earlier}, {label}"] = estimate.record()
             each = [one.paired(later, earlier, "goal", label) for one in by_seed]
             text = ", ".join(f"{one.mean:.2f}" for one in each if one)
+            zone = found.paired(later, earlier, "goal", label, where=lambda play: play.zone is True)
             notes.append(
                 f"{later} - {earlier}, {label}: {estimate.text()}"
                 + (f" (wanted: {wanted})" if wanted else "")
-                + f"; by seed {text}."
+                + (f"; by seed {text}" if len(each) > 1 else "")
+                + (f"; where a deal is possible {zone.text()}" if zone and zone.tasks < estimate.tasks else "")
+                + "."
             )
     for seed, clock in enumerate(clocks):
         learned = sum(value for name, value in clock.items() if not name.startswith(("evaluation", "samples")))

@@ -427,6 +427,10 @@ def test_a_paired_difference_uses_the_plays_that_both_have() -> None:
     opposite = found.paired("b", "a")
     assert opposite is not None
     assert (opposite.mean, opposite.low) == (-difference.mean, -difference.high)  # type: ignore[operator]
+    of_one_seat = found.paired("a", "b", where=lambda play: play.seat == 0)
+    assert of_one_seat is not None
+    assert (of_one_seat.mean, of_one_seat.tasks) == ((2 + 3) / 2, 2)
+    assert found.paired("a", "b", where=lambda play: play.zone is False) is None
 
 
 def test_a_share_of_none_or_all_still_has_an_interval_within_its_bounds_while_a_goal_has_students() -> None:

@@ -168,13 +168,22 @@ class Table(ABC):
         count = sum(len(values[task]) for values in by_seed for task in _common(by_seed))
         return Estimate(found.mean, found.low, found.high, count, found.tasks)
 
-    def paired(self, a: str, b: str, measure: str = "goal", tasks: str | None = None) -> Estimate | None:
+    def paired(
+        self, a: str, b: str, measure: str = "goal", tasks: str | None = None, where: Where | None = None
+    ) -> Estimate | None:
         """The mean over tasks of policy `a` minus policy `b`, on the plays both have; `n` counts tasks.
+
+        Args:
+            a: Label of a policy.
+            b: Label of the one that is taken away.
+            measure: A dimension, or one of `FIGURES`.
+            tasks: Label of tasks; may be left out if there is one only.
+            where: Only plays for which this is true count.
 
         Raises:
             ConfigurationError: For an unknown policy or label.
         """
-        by_seed = self._matched(self._row(a, tasks), self._row(b, tasks), measure)
+        by_seed = self._matched(self._row(a, tasks), self._row(b, tasks), measure, where)
         first, second = (_over_seeds([pair[side] for pair in by_seed]) for side in (0, 1))
         return paired(first, second)
 
@@ -205,14 +214,17 @@ class Table(ABC):
             by_seed.append(dict(values))
         return by_seed
 
-    def _matched(self, a: Row, b: Row, measure: str) -> list[tuple[Values, Values]]:
+    def _matched(self, a: Row, b: Row, measure: str, where: Where | None = None) -> list[tuple[Values, Values]]:
         """Values by task of two rows, seed by seed, of the plays with the same task, partner, seat and repeat.
 
         Where an episode of one failed, the other's does not count either: it may have been the harder partner.
         """
         by_seed: list[tuple[Values, Values]] = []
         for plays in zip(self._plays(*a), self._plays(*b), strict=True):
-            first, second = ({play[:6]: play for play in side if measure in play.measures} for side in plays)
+            first, second = (
+                {play[:6]: play for play in side if measure in play.measures and (where is None or where(play))}
+                for side in plays
+            )
             values: tuple[dict[str, list[float]], ...] = (defaultdict(list), defaultdict(list))
             for key in (key for key in first if key in second):
                 for side, play in zip(values, (first[key], second[key]), strict=True):
