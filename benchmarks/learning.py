@@ -136,6 +136,8 @@ def main() -> None:
     ]
     differences = {}
     for later, earlier, wanted in (*PAIRS, *(FORCED_PAIRS if preset.base.forced else ())):
+        if not {later, earlier} <= set(found.policies):  # no control among a run's own
+            continue
         for label in (SEEN, UNSEEN):
             estimate = found.paired(later, earlier, "goal", label)
             if estimate is None:
