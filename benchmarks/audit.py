@@ -4,7 +4,7 @@ Judges with the model what it has not judged yet (the run's store keeps every ve
 `sotopia-env audit` says: is the judge's bias larger for the trained policy than for its base?
 
     python benchmarks/audit.py runs/quick-0 --name audit_quick
-    python benchmarks/audit.py runs/laptop-0 --name audit_laptop --tasks 6 --plays 2
+    python benchmarks/audit.py runs/laptop/seed-0 --name audit_laptop --tasks 6 --plays 2
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ with a base that is not asked again.
 
     python benchmarks/qa.py --data ../shared/data/mmlu.zip
     python benchmarks/qa.py --data ../shared/data/mmlu.zip --policy base=hf/smollm2 \
-        --policy bc=hf/runs/laptop-0/policies/bc
+        --policy bc+sr=hf/runs/laptop/seed-0/policies/bc+sr --name qa_laptop
 """
 
 from __future__ import annotations
