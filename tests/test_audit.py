@@ -617,7 +617,7 @@ def test_the_folder_of_a_run_is_audited_in_one_command(
     for name in ("episodes", "policies/base", "policies/bc"):
         (folder / name).mkdir(parents=True)
     store.rename(folder / "episodes" / "evaluation.db")
-    policies = {"base": BASE, "bc": TRAINED, "expert": PARTNER}
+    policies = {"base": BASE, "bc": TRAINED, "expert": PARTNER, "sr": BASE}  # the filter kept nothing for SR
     (folder / "evaluation.json").write_text(json.dumps({"settings": {"policies": policies}}))
     chosen = [] if labels == "labels" else ["--base", BASE, "--trained", "scripted/accept_acc", "--policy", "expert"]
     record = json.loads(run(folder, *chosen, "--json").stdout)

@@ -257,7 +257,14 @@ def _who(
         asked = [name for name in labels.values() if name in known]
     compared = [*([whole_base] if whole_base is not None else []), *whole_trained]
     wanted = list(dict.fromkeys([*compared, *asked])) or known
-    return _Who(whole_base, whole_trained, wanted, {name: label for label, name in labels.items() if name in wanted})
+    shown: dict[str, str] = {}
+    for (
+        label,
+        name,
+    ) in labels.items():  # an SR row for which the filter kept nothing is its base: the first label is shown
+        if name in wanted:
+            shown.setdefault(name, label)
+    return _Who(whole_base, whole_trained, wanted, shown)
 
 
 def _whole_name(name: str, labels: Mapping[str, str], known: Sequence[str]) -> str:
