@@ -258,10 +258,7 @@ def _who(
     compared = [*([whole_base] if whole_base is not None else []), *whole_trained]
     wanted = list(dict.fromkeys([*compared, *asked])) or known
     shown: dict[str, str] = {}
-    for (
-        label,
-        name,
-    ) in labels.items():  # an SR row for which the filter kept nothing is its base: the first label is shown
+    for label, name in labels.items():  # SR for which the filter kept nothing is the base: its first label is shown
         if name in wanted:
             shown.setdefault(name, label)
     return _Who(whole_base, whole_trained, wanted, shown)
