@@ -117,13 +117,17 @@ def useful(values: Mapping[str, float], pool: Mapping[str, int]) -> str:
 
 
 def count(kept: Mapping[str, int], values: Mapping[str, float], none: float) -> str:
-    """A share of the pool in divide, reckoned aloud: "With mug=1 shirt=2 I get 0+20=20, against 3 without a deal."."""
+    """A share of the pool in divide, reckoned aloud and compared with what there is without a deal.
+
+    As in "With mug=1 shirt=2 I get 0+4=4, against 3 without a deal. I would gain.".
+    """
     parts = [number * values[item] for item, number in kept.items()]
     return PHRASES["count points"][0].format(
         kept=" ".join(f"{item}={number}" for item, number in kept.items()),
         sum="+".join(f"{part:g}" for part in parts),
         n=f"{sum(parts):g}",
         none=f"{none:g}",
+        verdict="lose" if sum(parts) < none else "gain",
     )
 
 

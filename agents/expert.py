@@ -4,6 +4,10 @@ Where offers stand, it asks for the best that it can hope for, holds that for a 
 then gives way by the same amount with every move, each time with the result that the other seems to
 like best among those good enough for itself. It takes an offer that is as good as its own ask, and at
 its last chance any that is better than none. Where no agreement is possible it leaves without one.
+
+In bargain and divide it thinks aloud: it says whether it would gain or lose by what was offered when that is new,
+and accepts right after it said that it would gain (where turns are not taken one by one, at its last chance without
+a word). One who learns from it has what it needs for a move close by.
 """
 
 from __future__ import annotations
@@ -35,6 +39,15 @@ _HOLDS = 0.25
 _MIDDLE = 0.8
 """When it has come to its middle ask, as a share of the time."""
 
+_ALOUD = ("bargain", "divide")
+"""Where it thinks aloud."""
+
+_EARLY = 1.18
+"""How much sooner it comes to its last ask there, as it says what it thinks of an offer before it accepts."""
+
+_VERDICTS = ("I would gain.", "I would lose.")
+"""How it ends what it says of an offer."""
+
 _OUTSIDE = 3.0
 """What no deal is taken to be worth to the other in divide, out of 10, unless it says so."""
 
@@ -65,46 +78,66 @@ def deal(reading: Reading) -> Action:
     value = board.own[standing] if standing is not None else board.none - 1
     least = board.none if _at_the_end(reading) else board.none + 1e-9
     last_but_one = not reading.is_last_chance and reading.turn + 2 * reading.present > LAST_TURN
-    remark = remark_on_standing(reading, value - board.none, accepts=value >= ask or last_but_one)
-    if reading.is_last_chance and value >= least:
-        return Action("action", "accept")
-    if value >= ask:
-        return Action("speak", remark) if remark else Action("action", "accept")
+    gains = value >= board.none
+    verdict = "" if standing is None else verdict_on_standing(reading, gains)
+    if value >= ask or (reading.is_last_chance and value >= least):
+        no_time = reading.is_last_chance and reading.order != "round-robin"  # the other may have moved meanwhile
+        if not verdict or no_time or said_to_gain(reading):
+            return Action("action", "accept")
+        if not reading.is_last_chance:
+            return Action("speak", verdict)
     if reading.role == "donor" and not _all_shown(reading) and not reading.is_last_chance:
         return donor_waits(reading, TEMPER)
     if reading.role == "persuader" and (move := persuade(reading, TEMPER)):
         return move
     if not reading.mine:
         return Action("speak", first_words(reading))
+    just_offered = verdict != "" and is_new(reading)
+    if just_offered and last_verdict(reading) != gains and not reading.is_last_chance:
+        return Action("speak", verdict)
     candidates = [result for result, own in board.own.items() if own >= ask]
     if not candidates or _at_the_end(reading):
         return Action("leave", phrase(reading, "bye"))
     if reading.facts.rules == "schedule" and reading.progress > 0.6 and max(liking[slot] for slot in candidates) < 0:
         return Action("leave", phrase(reading, "no slot"))
     offer = best_of(candidates, liking, board.own)
-    if remark and (last_but_one or offer == reading.my_standing):
-        return Action("speak", remark)
+    if verdict and (last_but_one or (just_offered and offer == reading.my_standing)):
+        return Action("speak", verdict)
     if offer == reading.my_standing:
         return hold(reading, TEMPER)
     return Action("action", f"offer {terms_text(reading, offer)}")
 
 
-def remark_on_standing(reading: Reading, gain: float, *, accepts: bool) -> str:
-    """What it has to say to the other's standing offer before it decides, once for each offer; "" for nothing.
+def verdict_on_standing(reading: Reading, gains: bool) -> str:
+    """What it has to say to the other's standing offer: that it would gain or lose by it; "" in other families.
 
-    In divide it reckons aloud, for its points are known. In a bargain it says that it would lose, but that it would
-    gain only when it is about to accept.
+    It names the price, or reckons aloud in divide, where its points are known; but if it has judged the offer before,
+    it only says its verdict again.
     """
-    if reading.standing is None or reading.is_last_chance:
+    if reading.facts.rules not in _ALOUD:
         return ""
-    if reading.facts.rules == "divide":
-        private = reading.facts.private
-        text = count(kept_by(reading, reading.standing, reading.seat), private["values"], private["outside"])
-    elif reading.facts.rules == "bargain" and (gain < 0 or accepts):
-        text = phrase(reading, "losing price" if gain < 0 else "gaining price", n=reading.standing)
-    else:
-        return ""
-    return "" if text in reading.said else text
+    if not is_new(reading) and last_verdict(reading) == gains:
+        return phrase(reading, "verdict", verdict="gain" if gains else "lose")
+    if reading.facts.rules == "bargain":
+        return phrase(reading, "gaining price" if gains else "losing price", n=reading.standing)
+    private = reading.facts.private
+    return count(kept_by(reading, reading.standing, reading.seat), private["values"], private["outside"])
+
+
+def is_new(reading: Reading) -> bool:
+    """Whether the other's last move was an offer."""
+    last = reading.theirs[-1] if reading.theirs else None
+    return last is not None and last.action_type == "action" and last.argument[:5].casefold() == "offer"
+
+
+def last_verdict(reading: Reading) -> bool | None:
+    """Whether it said last that it would gain; None if it has not said yet."""
+    return next((text.endswith("gain.") for text in reversed(reading.said) if text.endswith(_VERDICTS)), None)
+
+
+def said_to_gain(reading: Reading) -> bool:
+    """Whether its last words, right before, were that it would gain."""
+    return bool(reading.mine) and reading.mine[-1].argument.endswith(_VERDICTS[0])
 
 
 def asked(reading: Reading, board: Board, liking: dict[Result, float]) -> float:
@@ -115,7 +148,7 @@ def asked(reading: Reading, board: Board, liking: dict[Result, float]) -> float:
     if reading.standing is not None:  # what can be had anyway need not be given away
         middle = max(middle, board.own[reading.standing])
         last = max(last, board.own[reading.standing])
-    time = reading.progress
+    time = min(1.0, reading.progress * (_EARLY if reading.facts.rules in _ALOUD else 1.0))
     if time <= _HOLDS:
         ask = first
     elif time <= _MIDDLE:

@@ -75,7 +75,8 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "If I put numbers on it: {points}. Without a deal I get {none} from elsewhere.",
         "By my own count: {points}; without a deal I am left with {none}.",
     ),
-    "count points": ("With {kept} I get {sum}={n}, against {none} without a deal.",),
+    "count points": ("With {kept} I get {sum}={n}, against {none} without a deal. I would {verdict}.",),
+    "verdict": ("As I said, I would {verdict}.",),
     "losing price": ("At {n} I would lose.",),
     # What only the naive say.
     "useful": ("What I can use is {kept}.",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -73,6 +74,25 @@ def test_it_has_an_environment_of_its_own():
         pass
     assert other.value == "3"
     assert os.environ.get("OMP_NUM_THREADS") != "3"
+
+
+def test_what_the_work_raises_can_be_heard_before_the_block_is_done():
+    heard: list[str] = []
+    with contextlib.suppress(ConfigurationError), meanwhile(fail, "this", tell=print) as other:
+        assert until(lambda: other._process.poll() is not None)
+        other._listener.join()
+        try:
+            other.check()
+        except ConfigurationError as error:
+            heard.append(str(error))
+    assert heard == ["'this' is not wanted."]
+
+
+def test_work_that_has_raised_nothing_is_not_heard_of():
+    with meanwhile(add, 2, 3, tell=print) as other:
+        other.check()
+        assert until(lambda: other.value == 5)
+        other.check()
 
 
 def test_what_the_work_raises_is_raised_when_the_block_is_done():

@@ -26,6 +26,7 @@ from sotopia_env.dimensions import DIMENSIONS
 from sotopia_env.errors import ConfigurationError
 from sotopia_env.loopback import LoopbackServer
 from sotopia_env.store import EpisodeStore
+from sotopia_env.tasks import digest
 from sotopia_env.trainers import pi
 from sotopia_env.trainers.filters import FILTERS, threshold
 from sotopia_env.trainers.pi import POLICIES, Run, beside
@@ -364,6 +365,24 @@ def test_two_processes_make_what_one_makes_interrupted_or_not(finished, micro, t
     assert (one["settings"].pop("processes"), two["settings"].pop("processes")) == (1, 2)
     assert one == two
     assert list(read(folder, "manifest.json")["stages"]) == list(read(finished, "manifest.json")["stages"])
+
+
+def test_a_process_that_is_done_evaluates_what_no_other_has_claimed(finished, copied, micro, tmp_path):
+    shutil.rmtree(copied / "evaluation")
+    (copied / "evaluation.json").unlink()
+    (tmp_path / "claims").mkdir()
+    run = Run(load_preset(micro), copied)
+    run.stages.join(set())
+    folders = {name: copied / "policies" / name for name in ("bc", "sr")}
+    (tmp_path / "claims" / digest([run.agent(folders["bc"]).name])).touch()
+    for _ in range(2):  # the second time all is claimed
+        run._evaluate(folders, str(tmp_path / "claims"))
+        assert {path.name for path in (copied / "evaluation").iterdir()} == {"sr.json", "expert.json"}
+    assert not (copied / "evaluation.json").exists()
+    lines = told(micro, copied)
+    assert {"evaluation of sr", "evaluation of expert"} <= set(stages(lines, "done before"))
+    assert "evaluation of bc" in stages(lines, "started")
+    assert (copied / "report.json").read_bytes() == (finished / "report.json").read_bytes()
 
 
 def test_what_fails_in_another_process_fails_the_run_and_keeps_the_rest(finished, copied, micro):

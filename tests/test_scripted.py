@@ -8,6 +8,7 @@ import random
 import statistics
 from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -377,6 +378,40 @@ def test_the_expert_beats_every_trivial_policy_in_the_other_turn_orders(order: s
 
 def test_the_expert_is_the_strongest_strategy() -> None:
     assert mean_goal("expert") >= max(mean_goal(partner) for partner in PARTNERS) + 0.2
+
+
+@pytest.mark.parametrize("family", ["bargain", "divide"])
+def test_the_expert_accepts_only_right_after_it_said_that_it_would_gain(family: str) -> None:
+    accepted = 0
+    for task in family_tasks(family, 12):
+        for partner in PARTNERS:
+            conversation = play(task, [make("expert"), make(partner)])
+            mine = [e for e in conversation.events if e.speaker == "agent_0"]
+            for before, move in pairwise(mine):
+                if move.argument == "accept":
+                    accepted += 1
+                    assert before.argument.endswith("I would gain.")
+            assert not mine or mine[0].argument != "accept"
+    assert accepted > 10
+
+
+@pytest.mark.parametrize("family", ["bargain", "divide"])
+def test_what_the_expert_says_of_an_offer_is_true(family: str) -> None:
+    verdicts = set()
+    for task in family_tasks(family, 12):
+        rules = rules_of(task)
+        assert rules is not None
+        values, none = rules.values(task)
+        for partner in PARTNERS:
+            standing: Any = None
+            for event in play(task, [make("expert"), make(partner)]).events:
+                if event.speaker == "agent_1" and event.argument.startswith("offer "):
+                    standing = rules.parse(task, 1, event.argument.removeprefix("offer "))
+                elif event.speaker == "agent_0" and event.argument.endswith(("I would gain.", "I would lose.")):
+                    gains = values[standing][0] >= none[0]
+                    assert event.argument.endswith("gain." if gains else "lose.")
+                    verdicts.add((gains, event.argument.startswith("As I said")))
+    assert verdicts == {(gains, again) for gains in (True, False) for again in (True, False)}
 
 
 def test_soft_gives_more_than_fair_and_fair_more_than_tough() -> None:

@@ -52,7 +52,8 @@ def test_in_an_exercise_on_bargains_every_gain_and_loss_is_a_true_one():
                 continue
             told = re.search(r"At (\d+) I would (gain|lose)", message["content"])
             if told is None:
-                assert f" {value:g}" in message["content"]
+                if not re.search(r"As I said|offer \d", message["content"]):
+                    assert f" {value:g}" in message["content"]
                 continue
             found += 1
             gain = (int(told[1]) - value) * (1 if seat == 0 else -1)
@@ -66,7 +67,9 @@ def test_in_an_exercise_on_divisions_the_points_are_those_of_the_offer_it_answer
         values, none = RULES["divide"].values(task)
         for asked, said in zip(messages[1::2], messages[2::2], strict=True):
             offer = re.search(r'"offer ([^"]+)"', asked["content"])
-            points = re.search(r"With (.+) I get ([\d+]+)=(\d+), against (\d+) without", said["content"])
+            points = re.search(
+                r"With (.+) I get ([\d+]+)=(\d+), against (\d+) without a deal. I would (gain|lose)", said["content"]
+            )
             assert (offer is None) == (points is None)
             if offer is None or points is None:
                 continue
@@ -75,7 +78,34 @@ def test_in_an_exercise_on_divisions_the_points_are_those_of_the_offer_it_answer
             assert RULES["divide"].parse(task, seat, points[1]) == result
             assert sum(map(int, points[2].split("+"))) == int(points[3]) == values[result][seat]
             assert int(points[4]) == none[seat]
+            assert points[5] == ("gain" if int(points[3]) >= none[seat] else "lose")
     assert found > 20
+
+
+@pytest.mark.parametrize("family", TASKS)
+def test_in_an_exercise_the_verdict_that_is_said_again_is_the_last_one(family):
+    again = set()
+    for _, _, messages in exercises(family):
+        last = None
+        for message in messages:
+            said = re.search(r"(As I said, )?I would (gain|lose)\.", message["content"])
+            if message["role"] != "assistant" or said is None:
+                continue
+            if said[1]:
+                assert said[2] == last
+                again.add(last)
+            last = said[2]
+    assert again == {"gain", "lose"}
+
+
+def test_in_an_exercise_on_bargains_many_prices_are_close_to_the_own_value():
+    away = [
+        abs(int(price) - task.seats[seat].private["value"])
+        for task, seat, messages in exercises("bargain")
+        for message in messages
+        for price in re.findall(r"At (\d+) I would", message["content"])
+    ]
+    assert 0.4 < sum(distance <= 10 for distance in away) / len(away) < 0.8
 
 
 def test_in_an_exercise_on_divisions_what_is_told_of_the_own_points_is_true():
@@ -87,7 +117,7 @@ def test_in_an_exercise_on_divisions_what_is_told_of_the_own_points_is_true():
                 found += 1
                 kept = {item: number if values[item] else 0 for item, number in task.terms["items"].items()}
                 assert useful[1] == " ".join(f"{item}={number}" for item, number in kept.items())
-            elif "With " not in message["content"]:
+            elif re.search(r"My points|put numbers|own count", message["content"]):
                 assert all(f"{item} {values[item]:g}" in message["content"] for item in task.terms["items"])
     assert found > 10
 

@@ -58,6 +58,15 @@ class Other:
             pickle.dump(asked, self._process.stdin)
         self._process.stdin.flush()
 
+    def check(self) -> None:
+        """Hear at once what would be heard in the end.
+
+        Raises:
+            Exception: What the work has raised so far.
+        """
+        if self._error is not None:
+            raise self._error
+
     def wait(self) -> None:
         """Wait until the work is done.
 
@@ -67,8 +76,7 @@ class Other:
         """
         self._listener.join()
         code = self._process.wait()
-        if self._error is not None:
-            raise self._error
+        self.check()
         if not self._is_done:
             raise ConfigurationError(
                 f"A process that worked for this one ended with exit code {code}, maybe for want of memory."

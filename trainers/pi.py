@@ -46,7 +46,7 @@ from sotopia_env.tasks import digest
 from sotopia_env.trainers.behavior_cloning import TrainResult, TrainSettings, check_installed, load_tokenizer, train
 from sotopia_env.trainers.casts import casts, dealt
 from sotopia_env.trainers.filters import Filtered, make_filter, require
-from sotopia_env.trainers.meanwhile import meanwhile
+from sotopia_env.trainers.meanwhile import Other, meanwhile
 from sotopia_env.trainers.settings import SELF, Preset
 from sotopia_env.trainers.stages import Stages
 from sotopia_env.trainers.tiny import build
@@ -139,8 +139,9 @@ class Run:
             # With other processes, what is independent is done first. The pass in order then finds it done.
             if processes > 1:
                 with tempfile.TemporaryDirectory() as claims, contextlib.ExitStack() as others:
-                    others.enter_context(self._meanwhile("_branch", "sr", claims))
+                    other = others.enter_context(self._meanwhile("_branch", "sr", claims))
                     cloned = self._train_policies(base, kept, "bc")
+                    other.check()
                     for _ in range(2, processes):
                         others.enter_context(self._meanwhile("_evaluate", cloned, claims))
                     self._evaluate(cloned, claims)
@@ -193,12 +194,12 @@ class Run:
             share_memory(1)
 
     @contextlib.contextmanager
-    def _meanwhile(self, part: str, *arguments: Any) -> Iterator[None]:
+    def _meanwhile(self, part: str, *arguments: Any) -> Iterator[Other]:
         """Have another process do a part of the run, a method of it, while a block does another."""
         run = self.preset, self.folder, self.seed, self.stages.told, sharers()
         threads = {"OMP_NUM_THREADS": str(self._threads)}
         with meanwhile(_do_part, run, part, arguments, tell=self._tell, environment=threads) as other:
-            yield
+            yield other
         self.stages.join(other.value)
 
     def check(self) -> None:

@@ -66,6 +66,12 @@ _REMARKS = 3
 _OFFERED = 0.7
 """Share of remarks that are about an offer; the others tell what things are worth."""
 
+_NEAR, _CLOSE = 0.5, 10
+"""Share of the prices that are close to the own value, which are hardest to tell apart, and how close."""
+
+_RECALLED = 0.4
+"""Share of remarks about an offer after which the verdict is said again later on."""
+
 _PAD, _END = "<|pad|>", "<|end|>"
 
 _MADE_OF = "tiny.json"
@@ -263,14 +269,27 @@ def exercise(task: Task, seat: int, draw: random.Random) -> list[chat.Message]:
     worths, none = RULES[task.family].values(task)
     transcript: list[tuple[int, str, int, str]] = []
     turn = draw.randrange(2)
+
+    def exchange(theirs: tuple[str, str], mine: tuple[str, str]) -> None:
+        for move, (speaker, (kind, argument)) in enumerate(((other, theirs), (me, mine))):
+            transcript.append((turn + move, speaker, ACTION_INDEX[kind], argument))
+
     for _ in range(_REMARKS):
         if draw.random() < _OFFERED:
-            result = draw.choice(list(worths))
-            transcript.append((turn, other, ACTION_INDEX["action"], f"offer {_offer_text(task, seat, result)}"))
-            remark = _reckoned(task, seat, result, worths[result][seat] >= none[seat], none[seat], draw)
+            result = _drawn(task, seat, list(worths), draw)
+            gains = worths[result][seat] >= none[seat]
+            remark = _reckoned(task, seat, result, gains, none[seat], draw)
+            exchange(("action", f"offer {_offer_text(task, seat, result)}"), ("speak", remark))
+            if draw.random() < _RECALLED:
+                for _ in range(draw.randint(0, 2)):
+                    turn += 2
+                    own = f"offer {_offer_text(task, 1 - seat, draw.choice(list(worths)))}"
+                    exchange(("speak", _chat(draw)), ("action", own))
+                turn += 2
+                verdict = "gain" if gains else "lose"
+                exchange(("speak", _chat(draw)), ("speak", draw.choice(PHRASES["verdict"]).format(verdict=verdict)))
         else:
-            remark = _told(task, seat, none[seat], draw)
-        transcript.append((turn + 1, me, ACTION_INDEX["speak"], remark))
+            exchange(("speak", _chat(draw)), ("speak", _told(task, seat, none[seat], draw)))
         turn += draw.choice((2, 2, 4, 6))
     observation = {
         "agent": me,
@@ -281,6 +300,19 @@ def exercise(task: Task, seat: int, draw: random.Random) -> list[chat.Message]:
         "available_actions": np.array([1, 0, 0, 0, 0]),
     }
     return chat.render(observation)
+
+
+def _drawn(task: Task, seat: int, results: list[Any], draw: random.Random) -> Any:
+    """A result to reckon with: any, but in a bargain often a price close to the own value."""
+    if task.family == "bargain" and draw.random() < _NEAR:
+        value = task.seats[seat].private["value"]
+        results = [price for price in results if abs(price - value) <= _CLOSE] or results
+    return draw.choice(results)
+
+
+def _chat(draw: random.Random) -> str:
+    """Something said that bears on nothing."""
+    return draw.choice(PHRASES[draw.choice(("patient", "hold/fair", "hold/tough", "hold/expert"))])
 
 
 def _offer_text(task: Task, seat: int, result: Any) -> str:
