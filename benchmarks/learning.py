@@ -13,7 +13,9 @@ tables are made of what the runs themselves evaluated, for presets whose policie
 
 from __future__ import annotations
 
+import functools
 import json
+import operator
 import sys
 from pathlib import Path
 from typing import Any
@@ -48,28 +50,31 @@ def run_of(preset: Preset, seed: int, folder: Path) -> Run:
 
 
 def judged(run: Run, preset: Preset, tasks: dict[str, Any]) -> Evaluation:
-    """Every policy of a run on the benchmark's tasks; kept in a file, so that a second call is quick.
+    """Every policy of a run on the benchmark's tasks; each is kept in a file, so that nothing is played twice.
 
-    The file is named by policies, tasks and settings: what was played under others is never taken for it.
+    The files are named by policy, tasks and settings: what was played under others is never taken for it, and what is
+    the same policy in several runs (the base, those without skill) is played once.
     """
-    policies: dict[str, Any] = {label: run.agent(folder) for label, folder in run.policies.items()}
-    names = {label: agent.name for label, agent in policies.items()}
     played = {label: [task.digest for task in chosen] for label, chosen in tasks.items()}
-    key = digest([names, played, preset.evaluation.model_dump(mode="json"), preset.play.model_dump(mode="json")])
-    place = run.folder / f"benchmark-{key[:16]}.json"
-    if place.exists():
-        return Evaluation.load(place)
-    made = evaluate(
-        with_references(policies),
-        tasks,
-        preset.evaluation.partners,
-        seed=preset.evaluation.seed,
-        concurrency=preset.play.concurrency,
-        met=preset.met,
-        progress=True,
-    )
-    made.save(place)
-    return made
+    settings = preset.evaluation.model_dump(mode="json"), preset.play.model_dump(mode="json")
+    found = []
+    for label, agent in with_references({label: run.agent(folder) for label, folder in run.policies.items()}).items():
+        key = digest([label, agent if isinstance(agent, str) else agent.name, played, settings])
+        place = run.folder.parent / "played" / f"{key[:16]}.json"
+        if not place.exists():
+            made = evaluate(
+                {label: agent},
+                tasks,
+                preset.evaluation.partners,
+                seed=preset.evaluation.seed,
+                concurrency=preset.play.concurrency,
+                met=preset.met,
+                progress=True,
+            )
+            place.parent.mkdir(exist_ok=True)
+            made.save(place)
+        found.append(Evaluation.load(place))
+    return functools.reduce(operator.add, found)
 
 
 def minutes(run: Run) -> dict[str, float]:
