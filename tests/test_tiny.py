@@ -117,7 +117,7 @@ def test_in_an_exercise_on_divisions_what_is_told_of_the_own_points_is_true():
                 found += 1
                 kept = {item: number if values[item] else 0 for item, number in task.terms["items"].items()}
                 assert useful[1] == " ".join(f"{item}={number}" for item, number in kept.items())
-            elif re.search(r"My points|put numbers|own count", message["content"]):
+            elif not re.search(r"With |As I said|offer ", message["content"]):
                 assert all(f"{item} {values[item]:g}" in message["content"] for item in task.terms["items"])
     assert found > 10
 

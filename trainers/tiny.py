@@ -1,4 +1,4 @@
-"""A tiny language model made from nothing in a few minutes, so that the whole loop runs on a laptop.
+"""A tiny language model made from nothing in half an hour, so that the whole loop runs on a laptop.
 
 `build` learns a tokenizer on scripted conversations, then trains a Llama of less than a million weights: on
 exercises in reading and counting, and on the play of agents without skill. The result speaks valid actions about the
