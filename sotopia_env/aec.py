@@ -31,7 +31,7 @@ class SocialAECEnv(AECEnv[str, Observation, object]):
     metadata: dict[str, Any] = {
         "name": "sotopia_env/Social-v0",
         "render_modes": list(RENDER_MODES),
-        "is_parallelizable": True,
+        "is_parallelizable": False,  # agents that have no turn are not asked; `parallel_env` is the parallel form
     }
 
     def __init__(

@@ -102,6 +102,8 @@ class Conversation:
         """
         if self.ended_by is not None:
             raise ResetNeededError("The conversation is over. Call reset() to begin another.")
+        if not isinstance(actions, dict) and not isinstance(actions, Mapping):  # the first is the quick one
+            raise InvalidActionError(f"Actions are {actions!r:.200}, but must be a mapping from agent to action.")
         for agent in actions:
             if agent not in self._seen:
                 raise InvalidActionError(f"Action for unknown agent {agent!r}. Agents: {list(self.agents)}.")

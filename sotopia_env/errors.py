@@ -104,7 +104,7 @@ def unknown(kind: str, value: object, known: Iterable[str], remedy: str = "") ->
     """Word the message for a name that does not exist: what, the value, what is known, the nearest."""
     names = sorted(known)
     shown = ", ".join(repr(name) for name in names[:12]) + (", ..." if len(names) > 12 else "")
-    message = f"Unknown {kind} {value!r}. Known: {shown or 'none'}."
+    message = f"Unknown {kind} {value!r:.80}. Known: {shown or 'none'}."
     close = difflib.get_close_matches(str(value), names, n=1)
     if close:
         message += f" Did you mean {close[0]!r}?"

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
 from sotopia_env import aio
 from sotopia_env.conversation import TURN_ORDERS, Conversation, Observation
-from sotopia_env.episodes import ENVIRONMENT, Episode, Event, TurnOrder, Verdict
+from sotopia_env.episodes import ENVIRONMENT, Episode, Event, Status, TurnOrder, Verdict
 from sotopia_env.errors import ConfigurationError, JudgeError, ResetNeededError, TaskNotFoundError, one_line, unknown
 from sotopia_env.judges.base import Judge, Reward, check_reward, check_verdict, rewards_from
 from sotopia_env.spaces import action_space, observation_space
@@ -28,6 +27,12 @@ from sotopia_env.version import __version__
 RENDER_MODES = ("human", "ansi")
 ON_JUDGE_ERROR = ("raise", "mask")
 SNAPSHOT_VERSION = 1
+UNTOLD = "JudgeError: There is no usable verdict. The environment's episode() says why."
+"""What agents are told of a judge's failure whose own words might hold another's score or private facts."""
+
+UNFINISHED = "ResetNeededError: The conversation was not played to its end."
+"""Error of an environment's episode that is asked for before the end."""
+
 EXTERNAL = "external"
 """Name of the policy in every seat of an environment's own episodes, which does not know who acts."""
 
@@ -42,11 +47,14 @@ class Ending:
         rewards: By agent; nan for all where the judge failed and failures are masked.
         scores: The agent's own scores by dimension; {} without a verdict.
         error: Class and one line of the judge's failure, or `None`.
+        told: The same for the agents, if the judge worded it itself; what other exceptions say, or a verdict that
+            does not fit, may hold another's score or private facts.
     """
 
     rewards: dict[str, float]
     scores: dict[str, dict[str, float]]
     error: str | None = None
+    told: str | None = None
 
 
 class Session:
@@ -141,7 +149,7 @@ class Session:
         if conversation.ended_by is not None:
             info["ended_by"] = conversation.ended_by
             if self.ending is not None and self.ending.error is not None:
-                info["judge_error"] = self.ending.error
+                info["judge_error"] = self.ending.told or UNTOLD
             elif self.ending is not None:
                 info["scores"] = dict(self.ending.scores[agent])
         return info
@@ -169,32 +177,51 @@ class Session:
             self.ending = Ending(dict.fromkeys(agents, 0.0), {agent: {} for agent in agents})
             return self.ending
         episode = self.episode()
+        told: str | None = None
         try:
-            verdict = check_verdict(aio.run(self.judge.score(episode)), episode, self.judge)
+            try:
+                given = aio.run(self.judge.score(episode))
+            except JudgeError as error:
+                told = one_line(error)
+                raise
+            verdict = check_verdict(given, episode, self.judge)
             rewards = rewards_from(verdict, self.reward, episode)
         except JudgeError as error:
-            self.ending = Ending(dict.fromkeys(agents, math.nan), {agent: {} for agent in agents}, one_line(error))
+            ending = self._fail(one_line(error), told)
             error.episode = self.episode()
             if self.on_judge_error == "raise":
                 raise
-            return self.ending
+            return ending
         except Exception as foreign:
             failure = JudgeError(f"Judge {self.judge.name!r} failed: {one_line(foreign)}")
-            self.ending = Ending(dict.fromkeys(agents, math.nan), {agent: {} for agent in agents}, one_line(failure))
+            ending = self._fail(one_line(failure), None)
             failure.episode = self.episode()
             if self.on_judge_error == "raise":
                 raise failure from foreign
-            return self.ending
+            return ending
         self.verdict = verdict
         self.ending = Ending(rewards, {agent: verdict.values(agent) for agent in agents})
         return self.ending
 
+    def _fail(self, error: str, told: str | None) -> Ending:
+        agents = self.possible_agents
+        self.ending = Ending(dict.fromkeys(agents, math.nan), {agent: {} for agent in agents}, error, told)
+        return self.ending
+
     def episode(self) -> Episode:
-        """The record of the conversation so far; with verdict and rewards once it is judged."""
+        """The record of the conversation so far; with verdict and rewards once it is judged.
+
+        Until the conversation has ended its status is "failed", so that no store takes it for the whole.
+        """
         conversation = self.conversation
         ending = self.ending
         judged = self.verdict is not None and ending is not None
-        failed = ending is not None and ending.error is not None
+        status: Status = "complete"
+        error = None
+        if conversation.ended_by is None:
+            status, error = "failed", UNFINISHED
+        elif ending is not None and ending.error is not None:
+            status, error = "judge_failed", ending.error
         return Episode(
             task=conversation.task,
             agents=dict.fromkeys(conversation.agents, EXTERNAL),
@@ -205,8 +232,8 @@ class Session:
             ended_by=conversation.ended_by,
             verdicts={self.verdict.judge: self.verdict} if self.verdict is not None else {},
             rewards=ending.rewards if judged and ending is not None else {},
-            status="judge_failed" if failed else "complete",
-            error=ending.error if ending is not None else None,
+            status=status,
+            error=error,
             code_version=__version__,
         )
 
@@ -224,6 +251,7 @@ class Session:
             "generator": generator.bit_generator.state,
             "verdict": self.verdict.model_dump(mode="json") if self.verdict is not None else None,
             "error": self.ending.error if self.ending is not None else None,
+            "told": self.ending.told if self.ending is not None else None,
         }
 
     def restore(self, snapshot: Mapping[str, Any], generator: np.random.Generator) -> None:
@@ -240,8 +268,11 @@ class Session:
             known = self._by_id.get(inner["task"]["id"])
             task = Task.model_validate(inner["task"])
             conversation = Conversation.restore(inner, known if known == task else task)
-            state = snapshot["generator"]
-        except (LookupError, TypeError, ValidationError) as error:
+            # A generator refuses a state of another form, so let one that is thrown away try first.
+            type(generator.bit_generator)().state = snapshot["generator"]
+            verdict = snapshot.get("verdict")
+            verdict = Verdict.model_validate(verdict) if verdict is not None else None
+        except (LookupError, TypeError, ValueError) as error:
             raise ConfigurationError(
                 f"The snapshot is damaged: {one_line(error)}. Pass what snapshot() gave, whole."
             ) from error
@@ -257,16 +288,14 @@ class Session:
                 f"{len(self.possible_agents)} and {self.max_turns}."
             )
         self._conversation = conversation
-        generator.bit_generator.state = state
-        self.verdict = None
+        generator.bit_generator.state = snapshot["generator"]
+        self.verdict = verdict
         self.ending = None
-        if snapshot.get("verdict") is not None:
-            self.verdict = Verdict.model_validate(snapshot["verdict"])
+        if self.verdict is not None:
             rewards = rewards_from(self.verdict, self.reward, self.episode())
             self.ending = Ending(rewards, {agent: self.verdict.values(agent) for agent in self.possible_agents})
         elif snapshot.get("error") is not None:
-            agents = self.possible_agents
-            self.ending = Ending(dict.fromkeys(agents, math.nan), {agent: {} for agent in agents}, snapshot["error"])
+            self._fail(snapshot["error"], snapshot.get("told"))
         elif self.judge is None and conversation.is_over:
             self.finish()
 

@@ -91,17 +91,20 @@ class SocialEnv(gymnasium.Env[Observation, Any]):
         Raises:
             InvalidActionError, JudgeError: As the parallel form.
             ResetNeededError: If the episode has ended.
+
+        An error of a partner comes out too. What was said until then stands, and the next step asks the partner
+        again. The learner may not have the turn then: `info["ignored"]` says whether its action counted.
         """
         session = self._session
         conversation = session.conversation
         if self._delivered:
             raise ResetNeededError("The episode has ended. Call reset() to begin another.")
-        ignored = conversation.is_over
-        if not ignored:
+        ignored = self.agent not in conversation.movers and session.ignored(self.agent, {self.agent: action})
+        if self.agent in conversation.movers:
             self._turn({self.agent: action})
-            self._play_partners()
+        self._play_partners()
         if not conversation.is_over:
-            return session.observation(self.agent), 0.0, False, False, session.info(self.agent)
+            return session.observation(self.agent), 0.0, False, False, session.info(self.agent, ignored)
         self._delivered = True
         reward = session.finish().rewards[self.agent]
         truncated = conversation.ended_by == "turn_limit"

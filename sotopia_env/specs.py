@@ -118,6 +118,8 @@ def _without_json(rest: str) -> tuple[str, bool]:
     model, _, query = rest.partition("?")
     pairs = query.split("&") if query else []
     left = [pair for pair in pairs if pair != "json=1"]
+    if other := next((pair for pair in left if pair.partition("=")[0] == "json"), None):
+        raise ConfigurationError(f"{other!r:.80} is no option of an agent. Write json=1, or leave it out.")
     return model + ("?" + "&".join(left) if left else ""), len(left) < len(pairs)
 
 
@@ -151,15 +153,22 @@ def _user_object(spec: str) -> Any:
 
 
 def _checked_agent(agent: Any, where: str) -> Agent:
+    _no_class(agent)
     if not isinstance(getattr(agent, "name", None), str) or not callable(getattr(agent, "act", None)):
         raise ConfigurationError(f"{where:.200} is no agent: it needs a string `name` and a method `act(observation)`.")
     return agent  # type: ignore[no-any-return]
 
 
 def _checked_judge(judge: Any, where: str) -> Judge:
+    _no_class(judge)
     if not isinstance(getattr(judge, "name", None), str) or not callable(getattr(judge, "score", None)):
         raise ConfigurationError(f"{where:.200} is no judge: it needs a string `name` and a method `score(episode)`.")
     return judge  # type: ignore[no-any-return]
+
+
+def _no_class(found: Any) -> None:
+    if inspect.isclass(found):
+        raise ConfigurationError(f"{found.__name__} is a class, but an instance is needed. Pass {found.__name__}().")
 
 
 def _nearby(spec: str) -> str:

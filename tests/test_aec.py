@@ -31,6 +31,11 @@ def say(text: str) -> Action:
     return Action("speak", text)
 
 
+def test_pettingzoos_conversion_to_the_parallel_form_is_refused_in_its_own_words():
+    with pytest.raises(AssertionError, match="is_parallelizable"):
+        pettingzoo.utils.conversions.aec_to_parallel(sotopia_env.env())
+
+
 @pytest.mark.parametrize("order", TURN_ORDERS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_follows_the_contract_in_every_turn_order(family, order):

@@ -459,3 +459,18 @@ def test_a_damaged_snapshot_is_refused_and_changes_nothing(missing):
     with pytest.raises(ConfigurationError, match="snapshot is damaged"):
         env.restore(damaged)
     assert env.snapshot() == before
+
+
+@pytest.mark.parametrize(
+    ("part", "value"), [("generator", {}), ("generator", None), ("verdict", {"judge": 3}), ("verdict", "none")]
+)
+def test_a_snapshot_with_a_part_of_another_form_is_refused_and_changes_nothing(part, value):
+    env = sotopia_env.parallel_env()
+    env.reset(seed=0)
+    env.step({"agent_0": Action("speak", "hello")})
+    before = env.snapshot()
+    env.step({"agent_1": Action("leave")})
+    after = env.snapshot()
+    with pytest.raises(ConfigurationError, match="snapshot is damaged"):
+        env.restore({**before, part: value})
+    assert env.snapshot() == after

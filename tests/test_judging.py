@@ -171,6 +171,45 @@ def test_infos_say_why_the_judge_failed_but_not_what_it_replied():
     assert infos["agent_0"]["judge_error"] == "JudgeError: the endpoint is down"
 
 
+class Quoting:
+    """Fails on what one seat alone knows, in words of an exception that is not the judge's own."""
+
+    name = "quoting"
+    dimensions = get_dimensions(["goal"])
+
+    async def score(self, episode):
+        raise ValueError(f"cannot read {episode.task.seats[0].private}")
+
+
+@pytest.mark.parametrize("value", [11, 12])
+def test_infos_of_a_failed_judge_do_not_hold_the_score_that_did_not_fit(value):
+    judge = ScriptedJudge({"agent_0": {"goal": value}, "agent_1": {"goal": 3}})
+    env = sotopia_env.parallel_env(judge=judge, on_judge_error="mask")
+    *_, infos = finish(env)
+    assert infos["agent_1"]["judge_error"].startswith("JudgeError: There is no usable verdict.")
+    assert str(value) not in infos["agent_1"]["judge_error"]
+    assert f"got {value}.0" in env.episode().error
+    fresh = sotopia_env.parallel_env(judge=judge, on_judge_error="mask")
+    fresh.restore(env.snapshot())
+    assert fresh.episode().error == env.episode().error
+
+
+def test_infos_of_a_failed_judge_do_not_hold_what_another_exception_says():
+    env = sotopia_env.parallel_env("outcome/bargain", judge=Quoting(), on_judge_error="mask")
+    *_, infos = finish(env)
+    private = str(env.episode().task.seats[0].private)
+    assert private in env.episode().error
+    assert all(private not in info["judge_error"] for info in infos.values())
+
+
+def test_overall_of_a_judge_with_scales_of_its_own_is_refused_with_what_it_scores():
+    class Humour(Quoting):
+        dimensions = (Dimension("humour", 0, 5, "how funny"),)
+
+    with pytest.raises(ConfigurationError, match=r"mean of the seven.*judge 'quoting' scores \['humour'\]"):
+        sotopia_env.parallel_env("everyday", judge=Humour(), reward="overall")
+
+
 def test_the_aec_form_leaves_no_agent_behind_when_the_judge_fails():
     env = sotopia_env.env(judge=ScriptedJudge(down))
     env.reset(seed=0)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sotopia_env
-from sotopia_env import Action, ModelError, aio, load_tasks
+from sotopia_env import Action, ConfigurationError, ModelError, aio, load_tasks
 from sotopia_env.agents import HumanAgent, LLMAgent
 from sotopia_env.chat import render
 from sotopia_env.conversation import Conversation
@@ -69,6 +69,12 @@ def test_a_spec_with_json_makes_an_agent_that_forces_it(spec, name):
     agent = sotopia_env.make_agent(spec, base_url="http://127.0.0.1:1/v1")
     assert isinstance(agent, LLMAgent)
     assert (agent.force_json, agent.name) == (True, name)
+
+
+@pytest.mark.parametrize("value", ["json=true", "json", "json=0"])
+def test_json_takes_no_other_value_than_1(value):
+    with pytest.raises(ConfigurationError, match=rf"'{value}' is no option of an agent. Write json=1"):
+        sotopia_env.make_agent(f"openai/some-model?{value}", base_url="http://127.0.0.1:1/v1")
 
 
 def test_an_unreadable_reply_is_asked_for_once_more_with_what_was_wrong():

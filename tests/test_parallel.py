@@ -17,8 +17,10 @@ import sotopia_env
 from sotopia_env import (
     Action,
     ConfigurationError,
+    EpisodeStore,
     InvalidActionError,
     JudgeError,
+    OutcomeJudge,
     ResetNeededError,
     ScriptedJudge,
     TaskNotFoundError,
@@ -117,6 +119,39 @@ def test_an_unknown_task_id_is_an_error_that_names_it(wanted):
         env.reset(options={"task": wanted})
 
 
+def test_a_task_in_place_of_its_id_is_refused_without_its_private_facts():
+    env = sotopia_env.parallel_env(load_tasks("outcome", n=3))
+    with pytest.raises(TaskNotFoundError, match="Unknown task id Task") as caught:
+        env.reset(options={"task": env.tasks[0]})
+    assert str(env.tasks[0].seats[0].private) not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("actions", [None, "speak", ["agent_0"], 3])
+def test_actions_that_are_no_mapping_are_refused_and_change_nothing(actions):
+    env = sotopia_env.parallel_env()
+    env.reset(seed=0)
+    with pytest.raises(InvalidActionError, match="must be a mapping from agent to action"):
+        env.step(actions)
+    assert env.episode().events == ()
+
+
+def test_an_episode_that_is_not_over_is_no_complete_one_and_gives_way_in_a_store():
+    env = sotopia_env.parallel_env()
+    env.reset(seed=0)
+    env.step({"agent_0": say("hello")})
+    with EpisodeStore(":memory:") as store:
+        begun = env.episode()
+        assert (begun.status, begun.ended_by) == ("failed", None)
+        assert "not played to its end" in begun.error
+        store.add(begun)
+        env.step({"agent_1": Action("leave")})
+        assert store.add(env.episode())
+        (kept,) = store.episodes()
+    assert kept == env.episode()
+    assert (kept.status, kept.error, len(kept.events)) == ("complete", None, 2)
+
+
 def test_agents_are_fixed_at_construction_and_by_the_number_of_seats():
     assert sotopia_env.parallel_env().possible_agents == ["agent_0", "agent_1"]
     committee = sotopia_env.parallel_env(load_tasks("outcome/committee", n=2, seats=5))
@@ -136,6 +171,7 @@ def test_agents_are_fixed_at_construction_and_by_the_number_of_seats():
         ({"reward": "believability"}, r"Judge 'outcome' cannot fill \['believability'\]"),
         ({"reward": 3}, "reward is 3, but must be a dimension"),
         ({"judge": "outcme"}, "Unknown judge 'outcme'.*Did you mean 'outcome'"),
+        ({"judge": OutcomeJudge}, r"OutcomeJudge is a class, but an instance is needed. Pass OutcomeJudge\(\)"),
         ({"judge": 3}, "3 is no judge: it needs a string `name` and a method"),
         ({"tasks": "everyday"}, "has no rules that bind, so the outcome judge cannot score it"),
         ({"max_turns": 0}, "max_turns is 0, but must be a whole number of 1 or more"),

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -181,6 +182,13 @@ def test_repeats_get_seeds_of_their_own_that_no_process_changes():
     seeds = {episode_seed(s, t, r) for s in range(5) for t in ("a", "b") for r in range(5)}
     assert len(seeds) == 50
     assert all(0 <= seed < 2**48 for seed in seeds)
+
+
+def test_a_class_in_place_of_an_agent_is_refused_before_anything_is_played():
+    with pytest.raises(ConfigurationError, match=r"Inline is a class, but an instance is needed. Pass Inline\(\)"):
+        rollout(TASKS, [Inline, "scripted/fair"])
+    with pytest.raises(ConfigurationError, match="is a class"):
+        gymnasium.make("sotopia_env/Social-v0", partner=Inline)
 
 
 def test_the_same_spec_in_two_seats_is_one_agent():
@@ -630,7 +638,7 @@ def test_agents_see_the_context_variables_of_nobody_else():
 def test_against_an_endpoint_that_fails_in_30_percent_of_calls_nearly_all_complete_and_nothing_is_invented(tmp_path):
     tasks = load_tasks("outcome", n=200)
     with LoopbackServer(SPEAK, faults=0.3, retry_after=0.01, slow_seconds=6.0, seed=1) as server:
-        model = OpenAIModel("loopback", base_url=server.base_url, max_retries=6, timeout=1.0, max_connections=64)
+        model = OpenAIModel("loopback", base_url=server.base_url, max_retries=6, timeout=2.5, max_connections=64)
         agent = LLMAgent(model)
         made = rollout(tasks, [agent, agent], concurrency=64, store=tmp_path / "runs.db")
         statuses = [e.status for e in made]

@@ -396,6 +396,7 @@ def test_the_outcome_judge_refuses_tasks_without_rules():
         ("barter", {}, [{}, {}], "Unknown rule set 'barter'"),
         ("bargain", {"lowest": 1, "highest": 9}, [{"value": 3}, {}], "seats.1.private.value must be a number"),
         ("bargain", {"lowest": 9, "highest": 1}, [{"value": 3}, {"value": 4}], "must be whole numbers in order"),
+        ("bargain", {"lowest": 1, "highest": 10**9}, [{"value": 3}] * 2, "1 and 1000000000; allowed are 0 to 100000"),
         ("bargain", {"lowest": 1, "highest": 9}, [{"value": 3}] * 3, "'bargain' needs 2 seats, got 3"),
         (
             "committee",

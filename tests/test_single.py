@@ -10,7 +10,15 @@ import pytest
 from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 
 import sotopia_env
-from sotopia_env import Action, ConfigurationError, InvalidActionError, ResetNeededError, ScriptedJudge, load_tasks
+from sotopia_env import (
+    Action,
+    ConfigurationError,
+    InvalidActionError,
+    ModelError,
+    ResetNeededError,
+    ScriptedJudge,
+    load_tasks,
+)
 from sotopia_env.conversation import TURN_ORDERS
 from sotopia_env.packs.outcome import FAMILIES
 from sotopia_env.testing import check_env
@@ -112,6 +120,32 @@ def test_a_partner_that_ends_it_before_the_learners_first_turn_leaves_one_step_t
     assert len(observation["transcript"]) == 1
     with pytest.raises(ResetNeededError, match=r"Call reset\(\) to begin another"):
         env.step(Action("none"))
+
+
+class Flaky(Partner):
+    """Fails when it is asked for the first time."""
+
+    def act(self, observation):
+        move = super().act(observation)
+        if len(self.asked) == 1:
+            raise ModelError("down for a moment")
+        return move
+
+
+@pytest.mark.parametrize("seat", [0, 1])
+def test_what_the_learner_says_while_a_failed_partner_has_the_turn_is_ignored_and_told(seat):
+    env = make(partner=Flaky(), seat=seat, judge=None).unwrapped  # Gymnasium's wrapper would ask for another reset
+    if seat == 0:
+        env.reset(seed=0)
+    with pytest.raises(ModelError):
+        env.step(Action("speak", "first")) if seat == 0 else env.reset(seed=0)
+    observation, *_, info = env.step(Action("speak", "second"))
+    said = [event.argument for event in observation["transcript"]]
+    assert said == (["first", "partner"] if seat == 0 else ["partner"])
+    assert info["ignored"]
+    observation, *_, info = env.step(Action("speak", "third"))
+    assert "third" in [event.argument for event in observation["transcript"]]
+    assert not info["ignored"]
 
 
 def test_a_bad_action_of_the_learner_costs_and_changes_nothing():

@@ -92,6 +92,11 @@ def test_what_is_no_environment_is_named():
         check_env(lambda: "outcome")
 
 
+def test_an_environment_in_place_of_a_function_that_makes_one_is_told():
+    with pytest.raises(ContractError, match="make_env is a SocialParallelEnv, but must be a function"):
+        check_env(sotopia_env.parallel_env())
+
+
 def test_observations_outside_their_space_are_named_by_their_key():
     with breaks(
         "At step 1 the observation of 'agent_0' lies outside its space: 'turn' is 99, not in Discrete(7). Make the "

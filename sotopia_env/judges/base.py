@@ -75,6 +75,11 @@ def check_reward(judge: Judge | None, reward: Reward, tasks: Iterable[Task]) -> 
     known = DIMENSION_NAMES if judge is None else tuple(scales_of(judge))
     needed = needed_dimensions(reward)
     for name in needed:
+        if name not in known and reward == OVERALL:
+            raise ConfigurationError(
+                f"reward {OVERALL!r} is the mean of the seven dimensions, but judge {judge.name!r} scores "  # type: ignore[union-attr]
+                f"{sorted(known)}. Name one of these, or give weights by dimension."
+            )
         if name not in known:
             raise ConfigurationError(unknown("reward dimension", name, [*known, OVERALL]))
     covers = getattr(judge, "covers", None)

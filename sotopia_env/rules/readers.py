@@ -92,7 +92,10 @@ def check_public_range(task: Task, low: str, high: str) -> None:
     first, last = task.terms.get(low), task.terms.get(high)
     fine = isinstance(first, int) and isinstance(last, int) and 0 <= first < last <= 100_000
     if not fine:
-        raise ValueError(f"terms.{low} and terms.{high} must be whole numbers in order, got {first!r} and {last!r}")
+        raise ValueError(
+            f"terms.{low} and terms.{high} must be whole numbers in order, got {first!r:.80} and {last!r:.80}; allowed "
+            "are 0 to 100000"
+        )
 
 
 def item_counts(task: Task) -> dict[str, int]:

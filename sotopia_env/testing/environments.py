@@ -76,6 +76,11 @@ def check_env(make_env: Callable[[], Env]) -> None:
     Raises:
         ContractError: At the first breach. Errors that the environment itself raises come through.
     """
+    if not callable(make_env):
+        raise ContractError(
+            f"make_env is a {type(make_env).__name__}, but must be a function that makes a new environment at every "
+            "call, such as lambda: sotopia_env.parallel_env()."
+        )
     env = make_env()
     play = _player(env)
     with untouched_global_random("the environment"):
