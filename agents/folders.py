@@ -94,7 +94,8 @@ def is_adapter(folder: str | Path) -> bool:
 def base_of(adapter: str | Path) -> str:
     """The folder or hub id of the base that an adapter folder names.
 
-    A relative path is looked for from here, then from the adapter's folder, so that both can be moved together.
+    A relative path is looked for from here, then from the adapter's folder; of an absolute one that is gone, a folder
+    of its name beside the adapter's is taken. So both can be moved together.
 
     Raises:
         ConfigurationError: If the adapter names no base, its base is missing, or it is of a kind that is not played.
@@ -108,8 +109,8 @@ def base_of(adapter: str | Path) -> str:
         raise ConfigurationError(
             f"The adapter {str(adapter)!r} names no base model. Set base_model_name_or_path in its {ADAPTER_CONFIG}."
         )
-    beside = folder / name
-    if not Path(name).is_absolute() and not Path(name).is_dir() and beside.is_dir():
+    beside = folder.resolve().parent / Path(name).name if Path(name).is_absolute() else folder / name
+    if not Path(name).exists() and beside.is_dir() and beside != folder.resolve():
         return resolve_model(beside)
     try:
         return resolve_model(name)

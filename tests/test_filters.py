@@ -547,8 +547,18 @@ def test_require_says_in_one_line_why_everything_was_dropped():
     assert require(result) is result
 
 
+def test_the_remedy_is_for_what_the_learner_lost_by_not_for_the_parts_of_others():
+    played = episodes("A", [3, 3], [3, 3], agents=("learner", "other"))
+    with pytest.raises(ConfigurationError, match=r"2 another agent .*, 2 below threshold .*Lower the threshold\.$"):
+        require(threshold(played, at_least=7, learner="learner"))
+    with pytest.raises(ConfigurationError, match=r"4 another agent .*Name a learner that played in these episodes\.$"):
+        require(threshold(played, at_least=7, learner="nobody"))
+
+
 def test_require_shows_the_first_error_behind_a_missing_score():
-    with pytest.raises(ConfigurationError, match=r"left \['secret'\] absent.*Choose a reward that this judge scores"):
+    with pytest.raises(
+        ConfigurationError, match=r"left \['secret'\] absent.*needs\. Choose a reward that this judge scores"
+    ):
         require(released(episodes("A", [1], [1]), reward={"secret": 1}))
 
 

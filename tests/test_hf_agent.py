@@ -670,6 +670,21 @@ def test_an_adapter_for_another_base_is_refused_before_anything_is_loaded(tiny, 
     assert HFAgent(tiny, adapter=str(moved)).name == HFAgent(str(moved)).name
 
 
+def test_an_adapter_that_was_moved_with_the_base_beside_it_plays_on_it(tiny, adapters, tmp_path):
+    import shutil
+
+    gone = tmp_path / "gone" / "base"
+    moved = tmp_path / "run" / "bc"
+    copy_of(adapters[0], moved, base_model_name_or_path=str(gone))
+    with pytest.raises(ConfigurationError, match="is missing"):
+        folders.base_of(moved)
+    shutil.copytree(tiny, moved.parent / "base")
+    assert folders.base_of(moved) == str(moved.parent / "base")
+    assert HFAgent(str(moved)).name.partition("@")[2] == HFAgent(adapters[0]).name.partition("@")[2]
+    shutil.copytree(tiny, gone)
+    assert folders.base_of(moved) == str(gone)
+
+
 def test_an_adapter_that_lacks_weights_is_refused_and_leaves_the_base_as_it_was(tiny, adapters, tmp_path):
     from safetensors.torch import load_file, save_file
 

@@ -327,10 +327,12 @@ def require(filtered: Filtered) -> Filtered:
     counts = sorted(statistics["dropped"].items(), key=lambda item: (-item[1], item[0]))
     why = ", ".join(f"{count} {reason} ({REASONS[reason]})" for reason, count in counts)
     if statistics["no_score"]:
-        why += f"; {statistics['no_score']}"
+        why += f"; {statistics['no_score'].removesuffix('.')}"
+    # Others' parts are left out on purpose, unless there is nothing else.
+    worst = next((reason for reason, _ in counts if reason != "another agent"), "another agent")
     raise ConfigurationError(
         f"Filter {filtered.rule} kept none of {statistics['trajectories']} trajectories: {why}. "
-        + _REMEDIES.get(counts[0][0], "Play more episodes, or choose another filter.")
+        + _REMEDIES.get(worst, "Play more episodes, or choose another filter.")
     )
 
 
