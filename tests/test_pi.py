@@ -16,6 +16,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from typer.testing import CliRunner
@@ -23,10 +24,12 @@ from typer.testing import CliRunner
 from sotopia_env.cli import app
 from sotopia_env.cli.learning import read_minutes, read_setting, read_tasks
 from sotopia_env.dimensions import DIMENSIONS
-from sotopia_env.errors import ConfigurationError
+from sotopia_env.errors import ConfigurationError, JudgeError
+from sotopia_env.evaluation import Evaluation
 from sotopia_env.loopback import LoopbackServer
+from sotopia_env.specs import make_agent, make_judge
 from sotopia_env.store import EpisodeStore
-from sotopia_env.tasks import digest
+from sotopia_env.tasks import digest, load_tasks, write_tasks
 from sotopia_env.trainers import pi
 from sotopia_env.trainers.filters import FILTERS, threshold
 from sotopia_env.trainers.pi import POLICIES, Run, beside
@@ -325,6 +328,52 @@ def killed_inside_training(micro, folder, monkeypatch):
     assert not (folder / "policies" / "bc").exists()
 
 
+class Moody:
+    """An expert, or a judge, that fails in the first episode that it meets until it is well."""
+
+    inline = True
+
+    def __init__(self, inner):
+        self.inner, self.name, self.is_well, self.first = inner, f"moody-{inner.name}", False, None
+
+    def _fails(self, what):
+        self.first = self.first or what
+        if self.first == what and not self.is_well:
+            raise JudgeError("rate limit")
+
+    def act(self, observation):
+        self._fails(json.loads(observation["facts"])["seed"])
+        return self.inner.act(observation)
+
+    def score(self, episode):
+        self._fails(episode.id)
+        return self.inner.score(episode)
+
+
+def opened(preset, folder, tell=lambda line: None) -> Run:
+    """A run of which single stages are done."""
+    run = Run(preset, folder, tell=tell)
+    run.stages.open(preset=preset.name, settings={}, version="")
+    return run
+
+
+def test_what_broke_off_in_a_finished_stage_of_play_stays_as_it_is_when_the_stage_is_read(micro, tmp_path, monkeypatch):
+    moody = ModuleType("moody")
+    moody.expert, moody.judge = Moody(make_agent("scripted/expert")), Moody(make_judge("outcome"))
+    monkeypatch.setitem(sys.modules, "moody", moody)
+    changes = {"expert.agent": "moody:expert", "expert.partners": ["scripted/fair"], "expert.tasks": 24}
+    preset, folder = load_preset(micro, {**changes, "judge.agent": "moody:judge"}), tmp_path / "run"
+    found = opened(preset, folder)._expert("expert", pi._EXPERT_TASKS)
+    assert {"failed", "judge failed"} <= found.statistics["dropped"].keys()
+    stored, record = episodes(folder, "expert.db"), (folder / "filters" / "expert.json").read_bytes()
+    moody.expert.is_well = moody.judge.is_well = True
+    again = opened(preset, folder)
+    assert again._expert("expert", pi._EXPERT_TASKS) == found
+    assert again.manifest["stages"]["expert play"]["statistics"]["broken"] == 2
+    assert episodes(folder, "expert.db") == stored
+    assert (folder / "filters" / "expert.json").read_bytes() == record
+
+
 @pytest.mark.slow
 def test_what_an_interrupted_stage_left_of_other_settings_is_not_gone_on_with(finished, copied, micro):
     with pytest.raises(KeyboardInterrupt):
@@ -510,6 +559,13 @@ REFUSED = [
     pytest.param({"expert.filter.shar": 3}, "option of filter", id="filter-option"),
     pytest.param({"sr.filter.rule": "best"}, "Unknown filter 'best'", id="filter"),
     pytest.param({"tasks.split": "test"}, "not unseen", id="split"),
+    pytest.param({"expert.filter.reward": "knowledge"}, "cannot fill", id="expert-filter-not-judged"),
+    pytest.param({"sr.filter.reward": {"goal": 1, "knowledge": 1}}, "cannot fill", id="sr-filter-not-judged"),
+    pytest.param(
+        {"expert.partners": ["self", "scripted/expert"], "expert.every_cast": True},
+        "Name every partner once",
+        id="twice",
+    ),
     pytest.param({"sr.partners": []}, "needs partners", id="empty-pool"),
     pytest.param({"play.temperature": "hot"}, "valid number", id="type"),
 ]
@@ -569,6 +625,22 @@ def test_a_base_that_cannot_teach_itself_is_its_own_sr_and_the_run_goes_on(finis
     assert not stages(told(micro, copied, **{"sr.filter": {"rule": "nothing-of-base"}}), "started")
     told(micro, copied)  # and back
     assert (copied / "report.json").read_bytes() == (finished / "report.json").read_bytes()
+
+
+def test_a_base_whose_play_holds_nothing_to_learn_from_is_its_own_sr(micro, tmp_path, monkeypatch):
+    class Silent:
+        name, inline = "silent", True
+
+        def act(self, observation):
+            return {"action_type": "none", "argument": ""}
+
+    monkeypatch.setattr(Run, "agent", lambda run, policy: Silent())
+    lines = []
+    changes = {"sr.filter": {"rule": "threshold", "at_least": 0.0}, "sr.training.keep_none": False}
+    run = opened(load_preset(micro, changes), tmp_path / "run", lines.append)
+    assert run._reinforce("sr", tmp_path, may_keep_nothing=True) == (tmp_path, 0)
+    assert read(tmp_path / "run", "filters/sr.json")["kept"] == 8
+    assert "sr is base: the filter kept nothing for self-reinforcement to learn from" in lines
 
 
 def test_episodes_without_verdicts_stop_the_run_and_stay(finished, micro, tmp_path, monkeypatch):
@@ -647,6 +719,67 @@ def test_written_tasks_take_turns_so_that_no_stage_plays_those_of_another_while_
     unseen = run.unseen_tasks()
     assert list(unseen) == ["unseen-wording"]
     assert {task.split for task in unseen["unseen-wording"]} == {"test"}
+
+
+def test_tasks_of_two_and_of_three_seats_are_planned_checked_and_shown(micro, tmp_path):
+    preset = load_preset(micro, {"tasks.families": ["bargain", "committee"]})
+    planned = {step.stage: step.episodes for step in plan(preset).steps}
+    assert planned["evaluation of bc"] == 2 * 3 * (2 + 3)  # kinds, partners, seats
+    assert planned["samples"] == 2 * 6
+    run = opened(preset, tmp_path)
+    run.check()
+    run._samples({})
+    assert [len(sample["agents"]) for sample in read(tmp_path, "samples/expert.json")] == [2, 3]
+
+
+def test_a_file_with_training_tasks_of_two_and_of_three_seats_is_refused(micro, tmp_path):
+    kinds = ("bargain", "train"), ("committee", "train"), ("bargain", "test")
+    file = tmp_path / "mixed.jsonl"
+    write_tasks(file, [task for family, split in kinds for task in load_tasks(f"outcome/{family}", split=split, n=2)])
+    preset = load_preset(micro, {"tasks.pack": str(file), "tasks.families": [], "tasks.unseen": {}})
+    with pytest.raises(ConfigurationError, match="have 2 or 3 seats"):
+        Run(preset, tmp_path / "run").run()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_of_tasks_that_has_changed_is_played_again_as_far_as_it_has(micro, tmp_path):
+    file = tmp_path / "mine.jsonl"
+    preset = load_preset(micro, {"tasks.pack": str(file), "tasks.families": [], "tasks.unseen": {}})
+
+    def of(split, seed):
+        return load_tasks("outcome/bargain", split=split, n=2, seed=seed)
+
+    def lines(train, test):
+        write_tasks(file, [*of("train", train), *of("test", test)])
+        found = []
+        run = opened(preset, tmp_path / "run", found.append)
+        run._expert("expert", pi._EXPERT_TASKS)
+        run._evaluate({})
+        return found
+
+    both = ["expert play", "evaluation of expert"]
+    assert stages(lines(0, 0), "started") == both
+    assert stages(lines(0, 0), "done before") == both
+    assert stages(lines(0, 1), "its inputs have changed") == ["evaluation of expert"]
+    assert stages(lines(1, 1), "its inputs have changed") == ["expert play"]
+    evaluation = Evaluation.load(tmp_path / "run" / "evaluation.json")
+    assert {play.task for plays in evaluation.plays.values() for play in plays} == {task.id for task in of("test", 1)}
+
+
+def test_another_base_leaves_out_the_forced_row_of_the_presets_own():
+    forced = load_preset("laptop").base.forced
+    assert load_preset("laptop", {"base.model": "smollm2"}).base.forced == forced != ""
+    assert load_preset("laptop", {"base.model": "a/b"}).base.forced == ""
+    assert load_preset("laptop", {"base.model": "a/b", "base.forced": "scripted/soft"}).base.forced == "scripted/soft"
+
+
+def test_casts_for_which_there_are_no_tasks_are_told(micro, tmp_path):
+    lines = []
+    Run(load_preset(micro, {"sr.tasks": 3, "sr.rounds": 2}), tmp_path, tell=lines.append).check()
+    (line,) = lines
+    assert line.startswith("sr.tasks: 3 of outcome/bargain are too few for all 4 casts")
+    Run(load_preset(micro), tmp_path, tell=lines.append).check()
+    assert len(lines) == 1
 
 
 def test_the_trivial_policies_and_the_expert_stand_in_every_table():
@@ -818,6 +951,19 @@ def test_a_budget_is_a_time(text, minutes):
 def test_a_budget_that_is_no_time_is_refused(text):
     with pytest.raises(ConfigurationError, match="is no time"):
         read_minutes(text)
+
+
+def test_the_plan_says_what_is_changed_in_the_preset():
+    out = command("--preset", "laptop", "--model", "a/b", "--budget", "10m", "--dry-run").stdout
+    assert "Changed here: base.model = a/b, minutes = 10\n" in out
+    assert "JSON forced" not in out
+    assert "Changed here" not in command("--preset", "quick", "--dry-run").stdout
+
+
+@pytest.mark.parametrize(("preset", "expert", "own"), [("quick", 7, 8), ("laptop", 7, 6), ("paper", 1, 1)])
+def test_a_small_budget_leaves_no_partner_and_no_seat_out(preset, expert, own):
+    small = load_preset(preset, budget=1e-3)
+    assert (small.expert.tasks, small.sr.tasks) == (expert, own)
 
 
 def test_a_budget_scales_the_tasks_and_nothing_else():

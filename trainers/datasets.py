@@ -175,6 +175,19 @@ def rows(
     return Rows(tuple(made), form, count, dict(maker.dropped), dict(maker.masked))
 
 
+def has_target(trajectory: Trajectory, *, keep_none: bool = True) -> bool:
+    """Whether there is a move of the agent's own to learn from, so that it gives a row unless that is too long."""
+    episode, agent = trajectory.episode, trajectory.agent
+    return any(event.speaker == agent and _masked(event, keep_none) is None for event in episode.events)
+
+
+def _masked(event: Event, keep_none: bool) -> str | None:
+    """Why an own move is shown but not learned from; `None` if it is."""
+    if event.parse_failure:
+        return "parse failure"
+    return "none" if event.action_type == "none" and not keep_none else None
+
+
 # --- one agent's part of an episode ---------------------------------------------------------------
 
 
@@ -491,10 +504,8 @@ class _Maker:
         """The numbers of the own moves that are learned from."""
         found = []
         for number, event in enumerate(part.own):
-            if event.parse_failure:
-                self.masked["parse failure"] += 1
-            elif event.action_type == "none" and not self.keep_none:
-                self.masked["none"] += 1
+            if reason := _masked(event, self.keep_none):
+                self.masked[reason] += 1
             else:
                 found.append(number)
         if not found:
@@ -566,4 +577,4 @@ def _row(part: _Part, targets: list[int], spans: list[tuple[int, int]], ids: _Id
     return Row(ids.ids, mask, part.episode, part.agent, tuple(part.own[number].turn for number in targets), cut)
 
 
-__all__ = ["FORMS", "Row", "Rows", "Template", "conversation_of", "rows", "supports_system_role"]
+__all__ = ["FORMS", "Row", "Rows", "Template", "conversation_of", "has_target", "rows", "supports_system_role"]

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import logging
 import operator
@@ -32,7 +33,7 @@ import sotopia_env
 from sotopia_env.agents.folders import base_of, check_template, identity, is_adapter, resolve_model
 from sotopia_env.agents.hf import HFAgent, release
 from sotopia_env.agents.memory import share_memory, sharers
-from sotopia_env.episodes import dump_json
+from sotopia_env.episodes import dump_json, episode_key
 from sotopia_env.errors import ConfigurationError, one_line
 from sotopia_env.evaluation import Evaluation, evaluate
 from sotopia_env.evaluation.policies import EXPERT, TRIVIAL, cast_of, checked_judge, held_out_tasks
@@ -40,20 +41,23 @@ from sotopia_env.evaluation.report import write_report
 from sotopia_env.judges.base import check_reward
 from sotopia_env.local import LocalModel
 from sotopia_env.models import OpenAIModel
+from sotopia_env.rollouts import episode_seed
 from sotopia_env.specs import make_agent
-from sotopia_env.store import EpisodeStore
+from sotopia_env.store import EpisodeStore, StoredEpisodes
 from sotopia_env.tasks import digest
 from sotopia_env.trainers.behavior_cloning import TrainResult, TrainSettings, check_installed, load_tokenizer, train
 from sotopia_env.trainers.casts import casts, dealt
+from sotopia_env.trainers.datasets import has_target
 from sotopia_env.trainers.filters import Filtered, make_filter, require
 from sotopia_env.trainers.meanwhile import Other, meanwhile
-from sotopia_env.trainers.settings import SELF, Preset
+from sotopia_env.trainers.settings import SELF, Expert, Preset, Reinforcement
 from sotopia_env.trainers.stages import Stages
 from sotopia_env.trainers.tiny import build
 from sotopia_env.version import __version__
 
 if TYPE_CHECKING:
     from sotopia_env.episodes import Episode
+    from sotopia_env.judges.base import Judge
     from sotopia_env.specs import Agent
     from sotopia_env.tasks import Task
 
@@ -236,12 +240,49 @@ class Run:
         _check_key(judge)
         met = [make_agent(spec).name for spec in preset.met]
         cast_of(preset.evaluation.partners, preset.evaluation.min_partners, met)
-        for tasks in (
-            *(self.training_tasks(_EXPERT_TASKS, 1, family) for family in self.families),
-            *self.unseen_tasks().values(),
-        ):
+        self._check_training_tasks(judge)
+        for tasks in self.unseen_tasks().values():
             check_reward(judge, preset.judge.reward, tasks)
         self._check_base()
+
+    def _check_training_tasks(self, judge: Judge) -> None:
+        """Refuse what play or its filter would refuse later, and tell of casts that get no task."""
+        preset, idle = self.preset, dict[str, None]()
+        expert, sr = preset.expert, preset.sr
+        me = make_agent(expert.agent).name
+        met = [me if spec == SELF else make_agent(spec).name for spec in expert.partners]
+        uses: list[tuple[str, int, Expert | Reinforcement]] = [("expert", _EXPERT_TASKS, expert)]
+        uses += [("sr", _OWN_TASKS + number, sr) for number in range(1, sr.rounds + 1)]
+        if sr.control:
+            uses.append(("expert", _FRESH_TASKS, expert))
+        generated = preset.tasks.pack == "outcome"
+        for (name, use, part), family in itertools.product(uses, self.families):
+            tasks = self.training_tasks(use, 1 if generated else part.tasks, family)
+            pack = f"{preset.tasks.pack}/{family}" if family else preset.tasks.pack
+            sizes = sorted({len(task.seats) for task in tasks})
+            if len(sizes) > 1:
+                raise ConfigurationError(
+                    f"The training tasks of {pack!r} have {' or '.join(map(str, sizes))} seats, but a run trains on "
+                    "tasks of one number of seats. Put the others into a file of their own."
+                )
+            for reward in (preset.judge.reward, part.filter.get("reward", preset.judge.reward)):
+                check_reward(judge, reward, tasks)
+            seated = casts(me, met, sizes[0]) if part is expert else casts(SELF, self._pool, sizes[0])
+            if part is expert and expert.every_cast:
+                if twice := next((cast for cast in seated if seated.count(cast) > 1), None):
+                    raise ConfigurationError(
+                        f"expert.partners is {[*expert.partners]!r}, which gives the cast {twice!r} twice, but with "
+                        "expert.every_cast each cast plays every task. Name every partner once."
+                    )
+                continue
+            count = part.tasks if generated else len(tasks)
+            if count < len(seated):
+                idle[
+                    f"{name}.tasks: {count} of {pack} are too few for all {len(seated)} casts (every seat, with every "
+                    f"partner), so that {len(seated) - count} of them do not play"
+                ] = None
+        for line in idle:
+            self._tell(line)
 
     def _check_base(self) -> None:
         if self.preset.base.model == "tiny":
@@ -279,20 +320,61 @@ class Run:
 
     def _expert(self, name: str, use: int) -> Filtered:
         """The expert's episodes, and what the filter keeps of them."""
-        settings = self.preset.expert
-        place = f"episodes/{name.replace(' ', '-')}.db"
+        settings, label = self.preset.expert, name.replace(" ", "-")
+        agent = make_agent(settings.agent)
+        parts = self._dealt(agent, settings.partners, use, settings.tasks, every=settings.every_cast)
         inputs = [settings.model_dump(exclude={"filter"}), *self._conditions(), use]
+        played = self._play(f"{name} play", inputs, f"episodes/{label}.db", parts, settings.repeats)
+        return self._filter(label, settings.filter, played, agent.name)
 
+    def _dealt(
+        self, agent: Agent, partners: Iterable[str], use: int, n: int, *, every: bool = False
+    ) -> list[tuple[list[Agent], Sequence[Task]]]:
+        """Who plays which training tasks."""
+        found: list[tuple[list[Agent], Sequence[Task]]] = []
+        for family in self.families:
+            tasks = self.training_tasks(use, n, family)
+            found += dealt(tasks, seat(agent, partners, tasks), every=every)
+        return found
+
+    def _play(
+        self,
+        stage: str,
+        inputs: list[Any],
+        place: str,
+        parts: Sequence[tuple[Sequence[Agent], Sequence[Task]]],
+        repeats: int,
+    ) -> list[Episode]:
+        """The episodes of a stage of play.
+
+        Once it is done they are read as they are. To play those again that broke off would change what is kept of them.
+        """
+        keys = [
+            episode_key(
+                task,
+                {f"agent_{number}": agent.name for number, agent in enumerate(cast)},
+                turn_order="round-robin",
+                max_turns=self.preset.play.max_turns,
+                seed=episode_seed(self.seed, task.id, repeat),
+                repeat=repeat,
+            )
+            for cast, tasks in parts
+            for task in tasks
+            for repeat in range(repeats)
+        ]
         episodes: list[Episode] = []
 
         def work() -> dict[str, Any]:
-            episodes.extend(self._expert_play(place, use))
+            with EpisodeStore(self.stages.place(place)) as store:
+                for cast, tasks in parts:
+                    episodes.extend(self._rollout(tasks, cast, repeats=repeats, store=store))
             return self._counted(episodes)
 
-        self.stages.do(f"{name} play", inputs, work, makes=[place])
-        expert = make_agent(settings.agent).name
-        played = episodes or self._expert_play(place, use)
-        return self._filter(name.replace(" ", "-"), settings.filter, played, expert)
+        self.stages.do(stage, [*inputs, keys], work, makes=[place])
+        if not episodes:
+            with EpisodeStore(self.folder / place, create=False) as store:
+                episodes.extend(StoredEpisodes(store, keys))
+        return episodes
 
     def _filter(
         self,
@@ -309,16 +391,6 @@ class Run:
         self.stages.write(f"filters/{name}.json", found.record())
         self.stages.used.add(f"filters/{name}.json")
         return found if may_keep_nothing else require(found)
-
-    def _expert_play(self, place: str, use: int) -> Iterator[Episode]:
-        settings = self.preset.expert
-        agent = make_agent(settings.agent)
-        with EpisodeStore(self.stages.place(place)) as store:
-            for family in self.families:
-                tasks = self.training_tasks(use, settings.tasks, family)
-                seated = seat(agent, settings.partners, tasks)
-                for cast, part in dealt(tasks, seated, every=settings.every_cast):
-                    yield from self._rollout(part, cast, repeats=settings.repeats, store=store)
 
     def _train(self, name: str, base: Path | str, kept: Filtered, settings: TrainSettings) -> Path:
         folder = self.folder / "policies" / name
@@ -352,8 +424,8 @@ class Run:
         Args:
             name: What it makes.
             policy: Where it begins.
-            may_keep_nothing: End with the last policy there is when a filter keeps nothing of its play, as it does
-                when a base without any skill is to learn from itself. It is an error otherwise.
+            may_keep_nothing: End with the last policy there is when a filter keeps nothing to learn from of its play,
+                as it does when a base without any skill is to learn from itself. It is an error otherwise.
 
         Returns:
             The last policy, and the optimizer steps in all.
@@ -363,46 +435,35 @@ class Run:
         for number in range(1, settings.rounds + 1):
             stage = f"{name} round {number}" if settings.rounds > 1 else name
             label = stage.replace(" ", "-")
-            place = f"episodes/{label}.db"
             agent = self.agent(policy)
+            parts = self._dealt(agent, self._pool, _OWN_TASKS + number, settings.tasks)
             inputs = [
                 agent.name,
                 settings.model_dump(include={"partner", "partners", "tasks", "repeats"}),
                 *self._conditions(),
+                number,
             ]
-
-            episodes: list[Episode] = []
-
-            def play(
-                episodes: list[Episode] = episodes, place: str = place, agent: Agent = agent, number: int = number
-            ) -> dict[str, Any]:
-                episodes.extend(self._own_play(agent, place, number))
-                return self._counted(episodes)
-
-            self.stages.do(f"{stage} play", [*inputs, number], play, makes=[place])
-            played = episodes or self._own_play(agent, place, number)
+            played = self._play(f"{stage} play", inputs, f"episodes/{label}.db", parts, settings.repeats)
             kept = self._filter(label, settings.filter, played, agent.name, may_keep_nothing=may_keep_nothing)
-            if not kept.kept:
+            keep_none = settings.training.keep_none and not kept.drop_none
+            if may_keep_nothing and not any(has_target(one, keep_none=keep_none) for one in kept.kept):
                 return self._same(name, start, policy), steps
-            del agent, play, played  # so that the weights that played can be let go of
+            del agent, parts, played  # so that the weights that played can be let go of
             folder = name if number == settings.rounds else label
             policy = self._train(folder, policy, kept, settings.training)
             start = folder
             steps += self.manifest["stages"][folder]["statistics"]["steps"]
         return policy, steps
 
-    def _own_play(self, agent: Agent, place: str, number: int) -> Iterator[Episode]:
-        settings = self.preset.sr
-        partners = settings.partners if settings.partner == "pool" else (SELF,)
-        with EpisodeStore(self.stages.place(place)) as store:
-            for family in self.families:
-                tasks = self.training_tasks(_OWN_TASKS + number, settings.tasks, family)
-                for cast, part in dealt(tasks, seat(agent, partners, tasks)):
-                    yield from self._rollout(part, cast, repeats=settings.repeats, store=store)
+    @property
+    def _pool(self) -> tuple[str, ...]:
+        """Specs of whom a policy meets in self-reinforcement."""
+        return self.preset.sr.partners if self.preset.sr.partner == "pool" else (SELF,)
 
     def _evaluate(self, folders: Mapping[str, Path | str], claims: str | None = None) -> None:
         """Every policy, each a stage of its own; or only those that no other process has claimed in a folder before."""
-        settings = self.preset.evaluation
+        settings, unseen = self.preset.evaluation, self.unseen_tasks()
+        digests = {label: [task.digest for task in tasks] for label, tasks in unseen.items()}
         policies: dict[str, Agent] = {label: self.agent(folder) for label, folder in folders.items()}
         policies |= {label: make_agent(spec) for label, spec in beside(self.preset).items()}
         found: list[Evaluation] = []
@@ -410,12 +471,12 @@ class Run:
             if claims is not None and not _claim(Path(claims) / digest([agent.name])):
                 continue
             place = f"evaluation/{label.replace('/', '-')}.json"
-            inputs = [agent.name, settings.model_dump(mode="json"), self.preset.tasks.model_dump(mode="json")]
+            inputs = [agent.name, settings.model_dump(mode="json"), self.preset.tasks.model_dump(mode="json"), digests]
 
             def work(label: str = label, agent: Agent = agent, place: str = place) -> dict[str, Any]:
                 made = evaluate(
                     {label: agent},
-                    self.unseen_tasks(),
+                    unseen,
                     settings.partners,
                     judge=self.preset.judge.agent,
                     reward=self.preset.judge.reward,
@@ -449,7 +510,11 @@ class Run:
             place = f"samples/{label}.json"
 
             def work(agent: Agent = agent, place: str = place) -> dict[str, Any]:
-                episodes = self._rollout(chosen, [agent, partner], seed=self.preset.evaluation.seed)
+                episodes: list[Episode] = []
+                for seats in dict.fromkeys(len(task.seats) for task in chosen):
+                    part = [task for task in chosen if len(task.seats) == seats]
+                    cast = casts(agent, [partner], seats)[0]
+                    episodes += self._rollout(part, cast, seed=self.preset.evaluation.seed)
                 self.stages.write(place, [json.loads(dump_json(episode)) for episode in episodes])
                 return {"episodes": len(episodes)}
 
@@ -516,7 +581,7 @@ class Run:
     @property
     def families(self) -> tuple[str, ...]:
         """The families that are played, each with as many tasks; ("",) for a whole pack."""
-        return self.preset.tasks.families or ("",)
+        return tuple(dict.fromkeys(self.preset.tasks.families)) or ("",)
 
     def training_tasks(self, use: int, n: int, family: str) -> list[Task]:
         """Training tasks of a family, as many as there are up to `n`.

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import sotopia_env
@@ -310,8 +311,8 @@ class _Planner:
             _Kind(sotopia_env.load_tasks(f"outcome/{family}", split="train", n=_PLAYED, seed=self.seed), tiny.tasks)
             for family in tiny.families
         ]
-        seated = _seated(tiny.unskilled, tiny.partners, 2)
-        played = self._play("base", kinds, seated, tiny.unskilled, max_turns=20)
+        seat = partial(_seated, tiny.unskilled, tiny.partners)
+        played = self._play("base", kinds, seat, tiny.unskilled, max_turns=20)
         tokens = self._training_tokens(tiny.training, played.row_characters)
         tokens += self._training_tokens(tiny.exercising, self._exercised(tiny, kinds))
         episodes = played.step.episodes
@@ -343,9 +344,9 @@ class _Planner:
     def _expert_play(self, stage: str, use: int) -> _Played:
         expert = self.preset.expert
         kinds = [self._kind(use, expert.tasks, family) for family in self.run.families]
-        seated = _seated(expert.agent, expert.partners, len(kinds[0].played[0].seats))
+        seat = partial(_seated, expert.agent, expert.partners)
         every = expert.every_cast
-        return self._play(stage, kinds, seated, expert.agent, repeats=expert.repeats, every=every)
+        return self._play(stage, kinds, seat, expert.agent, repeats=expert.repeats, every=every)
 
     def _reinforcement(self, name: str) -> list[Step]:
         sr, steps = self.preset.sr, []
@@ -353,8 +354,8 @@ class _Planner:
         for number in range(1, sr.rounds + 1):
             stage = f"{name} round {number}" if sr.rounds > 1 else name
             kinds = [self._kind(_OWN_TASKS + number, sr.tasks, family) for family in self.run.families]
-            seated = _seated(LEARNER, partners, len(kinds[0].played[0].seats))
-            played = self._play(f"{stage} play", kinds, seated, LEARNER, repeats=sr.repeats)
+            seat = partial(_seated, LEARNER, partners)
+            played = self._play(f"{stage} play", kinds, seat, LEARNER, repeats=sr.repeats)
             tokens = self._training_tokens(sr.training, played.row_characters * _kept(sr.filter, sr.repeats))
             trained = name if number == sr.rounds else stage.replace(" ", "-")
             steps += [played.step, self._training(trained, tokens)]
@@ -365,22 +366,25 @@ class _Planner:
         own = ["base", "bc", "sr", "bc+sr", "sr+bc", *(["control"] if self.preset.sr.control else [])]
         policies = {**dict.fromkeys(own, LEARNER), **beside(self.preset)}
         kinds = _by_family([task for tasks in self.run.unseen_tasks().values() for task in tasks])
-        seats = len(kinds[0].played[0].seats)
         steps = []
         for label, spec in policies.items():
-            seated = _seated(spec, settings.partners, seats)
+            seat = partial(_seated, spec, settings.partners)
             stage = f"evaluation of {label}"
-            step = self._play(stage, kinds, seated, spec, repeats=settings.repeats, every=True).step
+            step = self._play(stage, kinds, seat, spec, repeats=settings.repeats, every=True).step
             steps.append(replace(step, branch="evaluation"))
         return steps
 
     def _samples(self) -> Step:
         own = 5 + self.preset.sr.control
         tasks = next(iter(self.run.unseen_tasks().values()))[:_SAMPLES]
-        kinds = [_Kind(tasks, len(tasks))]
+        kinds = [_Kind([task], 1) for task in tasks]
         partner = self.preset.evaluation.partners[0]
-        seated = [*([[LEARNER, partner]] * own), [self.preset.expert.agent, partner]]
-        return self._play("samples", kinds, seated, LEARNER, every=True).step
+        policies = [*([LEARNER] * own), self.preset.expert.agent]
+
+        def seat(seats: int) -> list[list[str]]:
+            return [_seated(policy, [partner], seats)[0] for policy in policies]
+
+        return self._play("samples", kinds, seat, LEARNER, every=True).step
 
     # --- counting -----------------------------------------------------------------------------------
 
@@ -397,7 +401,7 @@ class _Planner:
         self,
         stage: str,
         kinds: Sequence[_Kind],
-        seated: Sequence[Sequence[str]],
+        seat: Callable[[int], Sequence[Sequence[str]]],
         learner: str,
         *,
         repeats: int = 1,
@@ -408,17 +412,18 @@ class _Planner:
         episodes, row_characters = 0, 0.0
         form = (self.preset.sr if learner == LEARNER else self.preset.bc).training.form
         for kind in kinds:
+            seated = seat(len(kind.played[0].seats))
             for number, cast in enumerate(seated):
                 n = repeats * len(range(kind.tasks) if every else range(number, kind.tasks, len(seated)))
                 talk, talks = self._talkative(cast), self._measured(kind, cast, max_turns)
                 episodes += n
-                for spec, seat in zip(cast, talks, strict=True):
-                    reply = seat.reply * talk
-                    self._count(counts, spec).add(n * seat.calls, n * seat.prompts(talk), n * reply)
+                for spec, said in zip(cast, talks, strict=True):
+                    reply = said.reply * talk
+                    self._count(counts, spec).add(n * said.calls, n * said.prompts(talk), n * reply)
                     verdict = n * CHARACTERS * JUDGE_REPLY
-                    self._count(counts, self.preset.judge.agent, "judge").add(n, n * seat.judged(talk), verdict)
+                    self._count(counts, self.preset.judge.agent, "judge").add(n, n * said.judged(talk), verdict)
                     if spec == learner:
-                        row_characters += n * seat.row(form, talk)
+                        row_characters += n * said.row(form, talk)
         uses = tuple(self._use(role, spec, count) for (role, spec), count in counts.items() if _is_model(spec))
         return _Played(Step(stage, episodes, 0, uses, self._minutes(uses, 0, episodes)), row_characters)
 

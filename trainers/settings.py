@@ -279,9 +279,10 @@ def load_preset(preset: str | Path, changes: Mapping[str, Any] | None = None, *,
 
     Args:
         preset: "quick", "laptop", "paper", or the path of a TOML file.
-        changes: New values by dotted name: {"sr.rounds": 2}.
+        changes: New values by dotted name: {"sr.rounds": 2}. With another "base.model" the file's "base.forced", which
+            plays its own, is left out.
         budget: Minutes to plan for instead of the preset's own: the expert's tasks and the self-reinforcement's
-            grow or shrink with it.
+            grow or shrink with it, but not below one for each partner and seat.
 
     Raises:
         ConfigurationError: For an unknown preset or setting, or a value that cannot be used.
@@ -291,7 +292,12 @@ def load_preset(preset: str | Path, changes: Mapping[str, Any] | None = None, *,
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"The preset {str(preset)!r} is not valid TOML: {error}.") from error
-    for path, value in (changes or {}).items():
+    changes = dict(changes or {})
+    base = values.get("base")
+    model = base.get("model") if isinstance(base, dict) else None
+    if changes.get("base.model", model) != model:
+        changes.setdefault("base.forced", "")
+    for path, value in changes.items():
         _put(values, path, value)
     try:
         found = Preset.model_validate({"name": name, **values})
@@ -345,8 +351,13 @@ def _scaled(preset: Preset, budget: float) -> Preset:
     if not math.isfinite(budget) or budget <= 0:
         raise ConfigurationError(f"The budget is {budget!r} minutes, but must be above 0.")
     factor = budget / preset.minutes
-    expert = preset.expert.model_copy(update={"tasks": max(1, round(preset.expert.tasks * factor))})
-    sr = preset.sr.model_copy(update={"tasks": max(1, round(preset.sr.tasks * factor))})
+    alone, pool = (SELF, preset.expert.agent), preset.sr.partners if preset.sr.partner == "pool" else (SELF,)
+    # Nobody is left out, partner or seat, of whom the preset itself leaves nobody out.
+    casts = 1 if preset.expert.every_cast else sum(1 if spec in alone else 2 for spec in preset.expert.partners)
+    least = min(casts, preset.expert.tasks)
+    expert = preset.expert.model_copy(update={"tasks": max(1, least, round(preset.expert.tasks * factor))})
+    least = min(sum(1 if spec == SELF else 2 for spec in pool), preset.sr.tasks)
+    sr = preset.sr.model_copy(update={"tasks": max(1, least, round(preset.sr.tasks * factor))})
     return preset.model_copy(update={"minutes": budget, "expert": expert, "sr": sr})
 
 

@@ -54,9 +54,10 @@ def run(
 
     wanted = {name: value for name, value in changes.items() if value is not None}
     wanted |= read_tasks(tasks) | dict(map(read_setting, settings))
-    chosen = load_preset(preset, wanted, budget=read_minutes(budget) if budget is not None else None)
+    minutes = read_minutes(budget) if budget is not None else None
+    chosen = load_preset(preset, wanted, budget=minutes)
     if dry_run:
-        _show_plan(chosen, seed, as_json)
+        _show_plan(chosen, seed, as_json, wanted if minutes is None else {**wanted, "minutes": f"{minutes:g}"})
         return 0
     return _run(chosen, Path(folder or f"runs/{chosen.name}-{seed}"), seed, quiet=quiet, as_json=as_json)
 
@@ -216,7 +217,7 @@ def _side_by_side(values: Iterable[float | None]) -> str:
 # --- the plan -----------------------------------------------------------------------------------------
 
 
-def _show_plan(preset: Preset, seed: int, as_json: bool) -> None:
+def _show_plan(preset: Preset, seed: int, as_json: bool, changes: Mapping[str, Any]) -> None:
     from sotopia_env.trainers.plan import plan
 
     found = plan(preset, seed)
@@ -224,6 +225,8 @@ def _show_plan(preset: Preset, seed: int, as_json: bool) -> None:
         common.print_json(found.record())
         return
     common.say(f"Preset {found.preset}, seed {seed}: {found.description}", style="bold")
+    if changes:  # which the preset's own words do not know of
+        common.say(f"Changed here: {', '.join(f'{name} = {value}' for name, value in changes.items())}", style="bold")
     columns = ("stage", "episodes", "training tokens", "model", "prompt", "completion", "cost", "time")
     rows = [row for step in found.steps for row in _plan_rows(step)]
     rows.append(["in all", f"{found.episodes:,}", f"{found.training_tokens:,}", "", "", "", *_totals(found)])
