@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import importlib.util
 import inspect
+import itertools
 import logging
 import os
 import random
@@ -32,6 +33,7 @@ from transformers.cache_utils import DynamicCache
 from transformers.utils import logging as transformers_logging
 
 from sotopia_env import aio
+from sotopia_env.agents.folders import Place
 from sotopia_env.agents.memory import keep_freed_memory, sharers
 from sotopia_env.agents.voices import Voice
 from sotopia_env.agents.waves import Kept, Key, LayerShape, Store, Tensor, Wave, choose, chunks, common
@@ -68,8 +70,8 @@ class Request:
 
     Attributes:
         plan: Makes the prompt's tokens, given the voice and the longest prompt allowed.
-        voice: Folder or hub id of the tokenizer.
-        adapter: Folder of the PEFT adapter, or `None` for the base alone.
+        voice: Where the tokenizer is.
+        adapter: Where the PEFT adapter is, or `None` for the base alone.
         opening: Names what the conversation opens with.
         key: Names the conversation: what is kept of it is looked for under this key.
         seed: Seeds the uniform numbers, one a token, that the reply is drawn with.
@@ -77,8 +79,8 @@ class Request:
     """
 
     plan: Callable[[Voice, int], Plan]
-    voice: str
-    adapter: str | None
+    voice: Place
+    adapter: Place | None
     opening: Key
     key: Key
     seed: str
@@ -119,8 +121,8 @@ class _Row:
 
     def __post_init__(self) -> None:
         self.draws = random.Random(self.request.seed)
-        adapter = self.request.adapter or ""
-        self.key, self.opening = (adapter, *self.request.key), (adapter, *self.request.opening)
+        adapter = self.request.adapter or ("", "")
+        self.key, self.opening = (*adapter, *self.request.key), (*adapter, *self.request.opening)
 
     @property
     def missing(self) -> int:
@@ -169,8 +171,9 @@ class Engine:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sotopia-env-hf")
         self._waiting: list[tuple[Request, asyncio.Future[Generated]]] = []
         self._gathering: asyncio.Task[None] | None = None
-        self._voices: dict[str, Voice] = {}
-        self._adapters: dict[str, str] = {}
+        self._voices: dict[Place, Voice] = {}
+        self._adapters: dict[Place, str] = {}
+        self._numbers = itertools.count()
         self._peft: Any = None
         self._shapes: list[LayerShape] = []
         self.model: Any = None
@@ -229,7 +232,7 @@ class Engine:
         self._waiting = [item for item in self._waiting if not item[1].done()]
         if not self._waiting:
             return []
-        votes: Counter[str | None] = Counter()
+        votes: Counter[Place | None] = Counter()
         for request, _ in self._waiting:
             votes[request.adapter] += 1 if request.passed_over < _PASSED_OVER else len(self._waiting)
         adapter = votes.most_common(1)[0][0]
@@ -243,11 +246,11 @@ class Engine:
 
     # --- from elsewhere ---------------------------------------------------------------------------
 
-    def load_now(self, voice: str, adapter: str | None) -> None:
+    def load_now(self, voice: Place, adapter: Place | None) -> None:
         """Load what is not loaded yet, and wait for it."""
         self._thread.submit(self._load, voice, adapter).result()
 
-    def voice(self, home: str) -> Voice:
+    def voice(self, home: Place) -> Voice:
         """A tokenizer that was loaded."""
         return self._voices[home]
 
@@ -257,7 +260,7 @@ class Engine:
 
     # --- loading, on the engine's thread ----------------------------------------------------------
 
-    def _load(self, voice: str, adapter: str | None) -> None:
+    def _load(self, voice: Place, adapter: Place | None) -> None:
         if self.model is None:
             with _without_bars():
                 self._load_model()
@@ -265,7 +268,8 @@ class Engine:
             with _without_bars():
                 self._load_adapter(adapter)
         if voice not in self._voices:
-            self._voices[voice] = Voice(voice, self._ends)
+            self._voices = {place: known for place, known in self._voices.items() if place.path != voice.path}
+            self._voices[voice] = Voice(voice.path, self._ends)
 
     def _load_model(self) -> None:
         keep_freed_memory()
@@ -298,15 +302,21 @@ class Engine:
         part = _spare_bytes(self._place) // (3 * sharers())
         self.store, self._most_bytes = Store(part), part
 
-    def _load_adapter(self, adapter: str) -> None:
+    def _load_adapter(self, place: Place) -> None:
+        adapter = place.path
         if importlib.util.find_spec("peft") is None:
             raise MissingExtraError(
                 f"The adapter {adapter!r} needs peft, which is not installed. Install it: "
                 "pip install 'sotopia-env[train]'."
             )
+        if Place.of(adapter) != place:
+            raise ConfigurationError(
+                f"The adapter {adapter!r} holds other weights by now than when this agent was made. Make the agent "
+                "again, or keep every version in a folder of its own."
+            )
         from peft import PeftModel
 
-        name = f"adapter_{len(self._adapters)}"
+        name = f"adapter_{next(self._numbers)}"
         try:
             if self._peft is None:
                 self._peft = PeftModel.from_pretrained(self.model, adapter, adapter_name=name)
@@ -318,8 +328,12 @@ class Engine:
             raise ConfigurationError(
                 f"The adapter {adapter!r} does not fit {self.source!r}: {one_line(error)}."
             ) from error
+        for old in [known for known in self._adapters if known.path == adapter]:  # which was written anew since
+            self._peft.set_adapter(name)
+            self._peft.delete_adapter(self._adapters.pop(old))
+            self.store.clear()
         self.model.eval().requires_grad_(False)
-        self._adapters[adapter] = name
+        self._adapters[place] = name
 
     def _unload(self) -> None:
         self.model = self._peft = None
@@ -327,7 +341,7 @@ class Engine:
         self.store.clear()
 
     @contextlib.contextmanager
-    def with_adapter(self, adapter: str | None) -> Iterator[None]:
+    def with_adapter(self, adapter: Place | None) -> Iterator[None]:
         """Compute with a loaded adapter, or with the base alone."""
         if self._peft is None:
             yield

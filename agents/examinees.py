@@ -58,7 +58,7 @@ class HFExaminee:
         tokenizer = engine.voice(self.agent._voice).tokenizer
         devices = [engine.model.device] if engine.model.device.type == "cuda" else []
         try:
-            with engine.with_adapter(self.agent.adapter), torch.random.fork_rng(devices=devices):
+            with engine.with_adapter(self.agent._adapter), torch.random.fork_rng(devices=devices):
                 torch.manual_seed(seed)
                 yield SharingLM(
                     share=engine.keeps and not devices,  # a GPU is quicker with lm-eval's large batches

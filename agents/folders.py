@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sotopia_env.errors import ConfigurationError, MissingExtraError, one_line
 from sotopia_env.local import SMOLLM2, cache_folder, smollm2_path
@@ -202,6 +202,18 @@ def _shapes(files: Iterable[Path]) -> dict[str, tuple[str, list[int]]]:
 
 
 # --- identity -------------------------------------------------------------------------------------
+
+
+class Place(NamedTuple):
+    """A folder or hub id, and the identity of what it held when an agent was made of it."""
+
+    path: str
+    content: str
+
+    @classmethod
+    def of(cls, path: str) -> Place:
+        """A place as it is now."""
+        return cls(path, identity(path))
 
 
 def identity(model: str, adapter: str | None = None) -> str:

@@ -22,6 +22,7 @@ from urllib.parse import parse_qsl
 
 from sotopia_env.actions import Action
 from sotopia_env.agents.folders import (
+    Place,
     base_of,
     check_adapter,
     check_installed,
@@ -102,17 +103,18 @@ class HFAgent:
             )
         _check_number("max_tokens", max_tokens, 1, math.inf)
         _check_number("batch_size", batch_size, 1, math.inf)
-        if quantize not in (None, "nf4"):
-            raise ConfigurationError(unknown("quantization", quantize, ["nf4"], "Leave it out for none."))
+        check_options(dtype=dtype, quantize=quantize)
         self.temperature, self.top_p, self.max_tokens = float(temperature), float(top_p), max_tokens
         self.dtype, self.device, self.quantize = _dtype(dtype), device, quantize
         self.batch_size, self.retry = batch_size, bool(retry)
         self.model, self.adapter = _model_and_adapter(str(model), adapter)
-        self._voice = tokenizer_home(self.model, self.adapter)
-        check_template(self._voice)
+        voice = tokenizer_home(self.model, self.adapter)
+        check_template(voice)
         if self.adapter is not None:
             check_adapter(self.adapter, self.model)
         self._content = identity(self.model)
+        self._voice = Place.of(voice)
+        self._adapter = None if self.adapter is None else Place.of(self.adapter)
         self.name = name or self._name(str(model))
         self._engine: Engine | None = None
 
@@ -144,7 +146,7 @@ class HFAgent:
             ConfigurationError: If one of them cannot be loaded.
         """
         engine = self._ready()
-        engine.load_now(self._voice, self.adapter)
+        engine.load_now(self._voice, self._adapter)
 
     def _ready(self) -> Engine:
         if self._engine is None:
@@ -183,7 +185,7 @@ class _Turn:
             Request(
                 plan=self._plan(messages),
                 voice=agent._voice,
-                adapter=agent.adapter,
+                adapter=agent._adapter,
                 opening=(observation["background"],),
                 key=(observation["background"], str(seed), seat),
                 seed=f"{seed}/{seat}/{observation['turn']}/{attempt}",
@@ -234,6 +236,17 @@ def shortened(observation: dict[str, Any], turns: int) -> dict[str, Any]:
     events = sorted(observation["transcript"], key=lambda event: (event[0], event[1] != me))
     own = [number for number, event in enumerate(events) if event[1] == me]
     return {**observation, "transcript": tuple(events[own[turns - 1] + 1 :])}
+
+
+def check_options(*, dtype: str | None = None, quantize: str | None = None) -> None:
+    """Refuse a data type or a quantization that is not known; needs neither torch nor transformers.
+
+    Raises:
+        ConfigurationError: If one is not known.
+    """
+    _dtype(dtype)
+    if quantize not in (None, "nf4"):
+        raise ConfigurationError(unknown("quantization", quantize, ["nf4"], "Leave it out for none."))
 
 
 def release() -> None:

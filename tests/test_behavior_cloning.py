@@ -26,6 +26,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 pytest.importorskip("trl")
+safetensors_torch = pytest.importorskip("safetensors.torch")
 tokenizers = pytest.importorskip("tokenizers")
 
 from sotopia_env.trainers import behavior_cloning  # noqa: E402
@@ -346,6 +347,17 @@ def test_an_interrupted_training_goes_on_to_the_same_weights_and_losses(
     assert {path.name for path in tmp_path.iterdir()} == {"whole", "cut"}
 
 
+def test_losses_are_the_same_wherever_checkpoints_fall_between_entries(base, trajectories, tmp_path):
+    settings = TrainSettings(max_steps=7, batch_size=1, logging_steps=5, save_steps=3, dtype="float32")
+    whole = train(base, trajectories, tmp_path / "whole", settings)
+    assert [entry["step"] for entry in whole.losses] == [3, 5, 6, 7]
+    with pytest.raises(StoppedError):
+        train(base, trajectories, tmp_path / "cut", settings, progress=stop_at(5))
+    resumed = train(base, trajectories, tmp_path / "cut", settings)
+    assert resumed.resumed_from == 3
+    assert resumed.losses == whole.losses
+
+
 def test_without_resume_an_interrupted_training_begins_anew(base, trajectories, tmp_path):
     settings = TrainSettings(max_steps=4, batch_size=2, logging_steps=1, save_steps=1, dtype="float32")
     with pytest.raises(StoppedError):
@@ -569,11 +581,48 @@ def test_the_papers_settings():
         ({"max_steps": 2.5}, "max_steps is 2.5"),
         ({"schedule": "sine"}, "Unknown schedule 'sine'"),
         ({"optimizer": "moun"}, "Unknown optimizer 'moun'.*Did you mean 'muon'"),
+        ({"schedule": "cosine_with_min_lr"}, "Unknown schedule 'cosine_with_min_lr'"),  # it needs a lowest rate
+        ({"epochs": math.inf}, "epochs is inf, but must be a number above 0"),
+        ({"learning_rate": math.inf}, "learning_rate is inf"),
+        ({"packing": "maybe"}, "packing is 'maybe', but must be true or false"),
+        ({"keep_none": None}, "keep_none is None"),
+        ({"gradient_checkpointing": 7}, "gradient_checkpointing is 7"),
+        ({"target_modules": 5}, "target_modules is 5, but must be a list of one text or more"),
+        ({"target_modules": ()}, r"target_modules is \(\)"),
+        ({"target_modules": ["q_proj", ""]}, "target_modules is .* none of them empty"),
+        ({"target_modules": "q_proj("}, r"'q_proj\(', which is no regular expression"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(options, message):
     with pytest.raises(ConfigurationError, match=message):
         TrainSettings(**options)
+
+
+@pytest.mark.parametrize("schedule", behavior_cloning.SCHEDULES)
+def test_every_schedule_needs_nothing_more_than_its_name(schedule):
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])
+    assert transformers.get_scheduler(schedule, optimizer, num_warmup_steps=1, num_training_steps=3)
+
+
+@pytest.mark.parametrize("modules", ["nosuch", ("q_proj", "nosuch"), "q_proj"])
+def test_modules_that_the_model_has_not_are_refused_and_those_that_fit_are_named(base, trajectories, tmp_path, modules):
+    with pytest.raises(ConfigurationError, match=r"has no such module.*'down_proj', .*'v_proj'\]") as caught:
+        train(base, trajectories, tmp_path / "policy", TrainSettings(target_modules=modules, max_steps=1))
+    assert "lm_head" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("modules", [("q_proj",), ["self_attn.q_proj"], r".*\.q_proj"])
+def test_modules_are_named_by_the_end_of_their_names_or_by_a_regular_expression(base, trajectories, tmp_path, modules):
+    settings = TrainSettings(target_modules=modules, max_steps=1, dtype="float32")
+    train(base, trajectories, tmp_path / "policy", settings)
+    names = safetensors_torch.load_file(tmp_path / "policy" / "adapter_model.safetensors")
+    assert {name.split(".")[-3] for name in names} == {"q_proj"}
+
+
+def test_modules_that_no_adapter_fits_are_refused_in_one_line(base, trajectories, tmp_path):
+    with pytest.raises(ConfigurationError, match=r"cannot be trained with these settings: ValueError: .*not supported"):
+        train(base, trajectories, tmp_path / "policy", TrainSettings(target_modules=("norm",), max_steps=1))
 
 
 def test_a_base_without_chat_template_is_refused(base, trajectories, tmp_path):
@@ -643,6 +692,31 @@ def test_a_place_that_cannot_be_written_is_refused_before_training(base, traject
     (tmp_path / "mine" / "thesis.tex").write_text("")
     with pytest.raises(ConfigurationError, match="is no finished training"):
         train(base, trajectories, tmp_path / "mine", LORA)
+
+
+def test_a_link_to_an_empty_folder_is_filled_where_it_leads(base, trajectories, tmp_path):
+    (tmp_path / "disk" / "mine").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "mine")
+    settings = TrainSettings(max_steps=1, dtype="float32")
+    assert train(base, trajectories, tmp_path / "link", settings).is_new
+    assert (tmp_path / "link").is_symlink()
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["mine"]
+    assert not train(base, trajectories, tmp_path / "link", settings).is_new
+
+
+def test_a_result_that_cannot_be_moved_to_its_place_is_told_in_one_line_and_not_lost(
+    base, trajectories, tmp_path, monkeypatch
+):
+    settings = TrainSettings(max_steps=2, batch_size=2, logging_steps=1, save_steps=1, dtype="float32")
+
+    def denied(*_):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(behavior_cloning.os, "replace", denied)
+        with pytest.raises(ConfigurationError, match=r"Permission denied.*the same call goes on from there"):
+            train(base, trajectories, tmp_path / "policy", settings)
+    assert train(base, trajectories, tmp_path / "policy", settings).resumed_from == 2
 
 
 def test_a_disk_that_is_too_small_is_refused_before_training(base, trajectories, tmp_path, monkeypatch):

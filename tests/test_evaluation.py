@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import os
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -213,7 +214,11 @@ def test_progress_is_shown_on_stderr_and_counts_every_episode(capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        pytest.param({"partners": HELD_OUT[:2]}, r"2 partners .*at least 3.*min_partners", id="few-partners"),
+        pytest.param(
+            {"partners": HELD_OUT[:2]},
+            r"2 partners .*at least 3.*lower min_partners \(--min-partners\)",
+            id="few-partners",
+        ),
         pytest.param({"partners": (), "min_partners": 0}, r"0 partners .*at least 1", id="no-partner"),
         pytest.param({"partners": "scripted/tough"}, r"must be a sequence", id="one-string"),
         pytest.param({"partners": (*HELD_OUT, HELD_OUT[0])}, r"'scripted/stubborn' stands twice", id="twice"),
@@ -790,6 +795,38 @@ def test_a_mistake_is_one_line_on_stderr_before_anything_is_played(
     assert line.startswith("error: ")
     assert message in line
     assert not (tmp_path / "runs.db").exists()
+
+
+@pytest.mark.parametrize("place", ["folder", "pipe", "none/e.json", "e" * 256, "e.json/e.json"])
+def test_an_output_that_could_not_be_written_is_refused_before_anything_is_played(
+    run: Any, tmp_path: Path, place: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "e.json").touch()
+    os.mkfifo(tmp_path / "pipe")
+    before = sorted(tmp_path.iterdir())
+    result = run("--policy", "scripted/fair", "--output", place, "--store", "runs.db", *QUICK, code=1)
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith(f"error: --output {place!r} cannot be written (")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_the_longest_name_that_a_folder_takes_is_written(run: Any, tmp_path: Path) -> None:
+    name = "e" * 250 + ".json"
+    run("--policy", "scripted/fair", "--no-references", "--output", name, *QUICK)
+    assert Evaluation.load(tmp_path / name).complete
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_the_table_is_shown_even_if_saving_fails(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Evaluation, "save", full)
+    result = run("--policy", "scripted/fair", "--no-references", "--output", "e.json", *QUICK, code=1)
+    assert any(line.startswith("scripted/fair") for line in result.stdout.splitlines())
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith("error: --output 'e.json' could not be written: OSError: [Errno 28] No space left")
 
 
 def test_a_label_is_what_stands_before_the_first_equals_sign_and_options_are_the_specs() -> None:

@@ -183,7 +183,7 @@ def greedy_alone(agent, messages):
     agent.load()
     voice = engine.voice(agent._voice)
     ids, made = voice.ids(messages), []
-    with torch.inference_mode(), engine.with_adapter(agent.adapter):
+    with torch.inference_mode(), engine.with_adapter(agent._adapter):
         while len(made) < agent.max_tokens:
             token = int(engine.model(torch.tensor([ids + made])).logits[0, -1].argmax())
             if token in voice.stops:
@@ -257,7 +257,7 @@ def test_logits_with_kept_prefixes_are_those_of_a_fresh_forward(adapters, monkey
             moves.append(act(agent, observation))
         counts.append((usage["prompt_tokens"], usage["computed_tokens"]))
         ids = engine.voice(agent._voice).ids(render(observation))
-        with torch.inference_mode(), engine.with_adapter(agent.adapter):
+        with torch.inference_mode(), engine.with_adapter(agent._adapter):
             for logits, chosen in seen:
                 fresh = engine.model(torch.tensor([ids])).logits[:, -1]
                 torch.testing.assert_close(logits, fresh, rtol=0, atol=1e-4)
@@ -700,6 +700,30 @@ def test_an_adapter_that_lacks_weights_is_refused_and_leaves_the_base_as_it_was(
     forget(base)
     assert reply(base, view()) == before
     assert reply(HFAgent(adapters[0], temperature=0, max_tokens=16), view()) != before
+
+
+def test_an_adapter_that_is_trained_anew_in_its_folder_plays_its_new_weights(tiny, tmp_path):
+    def made(folder, **names):
+        return HFAgent(str(folder), temperature=0, max_tokens=16, **names)
+
+    def replies(agent):
+        return [reply(agent, view(*[Action("speak", "Well.")] * 2 * turns, task=TASKS[turns])) for turns in range(4)]
+
+    torch.manual_seed(0)
+    old = made(adapter(tmp_path / "a", tiny, seed=1))
+    before = replies(old)
+    new = made(adapter(tmp_path / "a", tiny, seed=2))
+    copy_of(tmp_path / "a", tmp_path / "b")
+    found = replies(new)
+    assert found == replies(made(tmp_path / "b"))
+    assert found != before
+    engine = new._ready()
+    assert engine is old._ready()
+    places = [Path(place.path) for place in engine._adapters]
+    assert [places.count(tmp_path / name) for name in "ab"] == [1, 1]  # the old one is let go of
+    with pytest.raises(ConfigurationError, match=r"a' holds other weights by now"):  # never these under its old name
+        replies(old)
+    assert replies(new) == found
 
 
 def copy_of(folder, target, **changes):

@@ -568,6 +568,15 @@ REFUSED = [
     ),
     pytest.param({"sr.partners": []}, "needs partners", id="empty-pool"),
     pytest.param({"play.temperature": "hot"}, "valid number", id="type"),
+    pytest.param({"play.temperature": float("inf")}, "finite number", id="temperature"),
+    pytest.param({"play.dtype": "foo"}, "Unknown dtype 'foo'", id="dtype"),
+    pytest.param({"play.quantize": "nf3"}, "Did you mean 'nf4'", id="quantize"),
+    pytest.param({"evaluation.partners": []}, "at least 3 are needed", id="no-partners"),
+    pytest.param({"expert.partners": []}, "at least 1", id="no-expert-partners"),
+    pytest.param({"rates.train": 0}, "'rates.train'.* greater than 0", id="rate"),
+    pytest.param({"prices.openai/x.prompt": -1}, "'prices.openai/x.prompt'", id="price"),
+    pytest.param({"bc.training.target_modules": 5}, "target_modules is 5", id="modules"),
+    pytest.param({"base.tiny.heads": 0}, "heads is 0", id="heads"),
 ]
 
 
@@ -690,6 +699,12 @@ def test_a_disk_that_fills_up_in_training_is_told_in_one_line_and_the_run_goes_o
     assert "\n" not in str(caught.value)
     told(micro, copied)
     assert (copied / "report.json").read_bytes() == (finished / "report.json").read_bytes()
+
+
+def test_a_manifest_that_is_none_is_refused(copied, micro):
+    (copied / "manifest.json").write_text("[]")
+    with pytest.raises(ConfigurationError, match=r"manifest.json' cannot be read: it holds no mapping"):
+        told(micro, copied)
 
 
 def test_a_manifest_of_a_newer_version_is_refused(copied, micro):
@@ -867,6 +882,19 @@ def test_a_local_model_takes_the_time_of_its_own_rate(micro):
     assert found.minutes > forced.minutes
 
 
+def test_a_number_of_steps_bounds_the_training_tokens(micro):
+    def tokens(**changes):
+        found = plan(load_preset(micro, {f"bc.training.{name}": value for name, value in changes.items()}))
+        return next(step.training_tokens for step in found.steps if step.stage == "bc")
+
+    assert tokens() == pytest.approx(tokens(max_steps=8), rel=0.01)  # 16 rows, two a step
+    assert tokens(max_steps=2) == pytest.approx(tokens() / 4, rel=0.01)
+    assert tokens(max_steps=3, epochs=9) == tokens(max_steps=3)
+    assert tokens(max_steps=1, gradient_accumulation=3) == tokens(max_steps=3)
+    each = tokens(max_steps=1, form="prefix") / tokens(max_steps=1)  # one turn with all before it, not all of them
+    assert 0.3 < each < 1.0
+
+
 def test_rows_of_every_turn_cost_more_training_tokens_than_whole_conversations():
     conversation, paper = (plan(load_preset("paper", {"bc.training.form": form})) for form in ("conversation", "paper"))
     tokens = [
@@ -929,6 +957,12 @@ def test_options_of_the_command_change_the_preset(tmp_path):
     usual = load_preset("quick")
     assert "base" not in names  # it comes with the package
     assert record["steps"][0]["episodes"] == round(usual.expert.tasks * 5 / usual.minutes)  # one family, five minutes
+
+
+def test_a_preset_that_is_no_utf8_text_is_named(tmp_path):
+    (tmp_path / "latin.toml").write_bytes('description = "é"'.encode("latin-1"))
+    with pytest.raises(ConfigurationError, match=r"latin.toml' cannot be read as UTF-8 text"):
+        load_preset(tmp_path / "latin.toml")
 
 
 def test_errors_of_the_command_are_one_line(micro, tmp_path):

@@ -14,7 +14,7 @@ from sotopia_env.agents.scripted import make as scripted
 from sotopia_env.conversation import Conversation
 from sotopia_env.errors import ConfigurationError
 from sotopia_env.store import EpisodeStore
-from sotopia_env.trainers.filters import Trajectory, threshold
+from sotopia_env.trainers.filters import Trajectory, make_filter, threshold
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -205,6 +205,24 @@ def test_filters_of_ones_own_are_taken(base, tasks, tmp_path, learners):
     assert only.filter["kept"] == 8
 
 
+@pytest.mark.parametrize("form", ["text", "mapping", "filter"])
+def test_what_a_filter_says_itself_goes_before_what_the_run_says(base, tasks, tmp_path, learners, trained, form):
+    spec = {
+        "rule": "threshold",
+        "at_least": 0.0,
+        "reward": "financial_and_material_benefits",
+        "learner": "scripted/fair",
+    }
+    text = "threshold?at_least=0.0&reward=financial_and_material_benefits&learner=scripted/fair"
+    given = {"text": text, "mapping": spec, "filter": make_filter(spec)}[form]
+    pool = ["scripted/fair"]
+    (only,) = self_reinforcement(
+        base, tasks[:2], tmp_path, partner="pool", pool=pool, filter=given, repeats=1, settings=QUICK, make=learners
+    )
+    assert only.filter["reward"]["of"] == "financial_and_material_benefits"
+    assert {trajectory.episode.agents[trajectory.agent] for trajectory in trained[0][1]} == {"scripted/fair"}
+
+
 def test_a_real_policy_plays_filters_and_trains(speaker, tasks, tmp_path):
     settings = TrainSettings(
         method="full", max_steps=2, batch_size=2, logging_steps=1, dtype="float32", learning_rate=1e-4
@@ -277,6 +295,17 @@ def test_what_does_not_fit_is_refused_before_anything_is_played(base, tasks, tmp
         self_reinforcement(base, tasks, tmp_path, **{"rounds": 2, "settings": QUICK, "make": learners, **options})
     assert not learners.made
     assert not list(tmp_path.iterdir())
+
+
+def test_all_weights_of_an_adapter_are_refused_before_anything_is_played(base, tasks, tmp_path, learners):
+    (first,) = self_reinforcement(base, tasks[:2], tmp_path / "lora", repeats=1, settings=QUICK, make=learners)
+    learners.made.clear()
+    with pytest.raises(ConfigurationError, match=r"'full' trains all weights, but .* is an adapter"):
+        self_reinforcement(
+            first.training.output, tasks, tmp_path / "full", settings=TrainSettings(method="full"), make=learners
+        )
+    assert not learners.made
+    assert not (tmp_path / "full").exists()
 
 
 def test_a_filter_that_keeps_nothing_ends_the_run_and_leaves_the_episodes(base, tasks, tmp_path, learners):

@@ -161,6 +161,30 @@ def test_a_base_that_cannot_be_built_is_refused(change):
         TinySettings(**change)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"heads": 0}, "heads is 0, but must be a whole number of 1 or more"),
+        ({"width": "abc"}, "width is 'abc'"),
+        ({"width": 12}, "width is 12, but must be a multiple of 8"),  # odd heads cannot be rotated
+        ({"tasks": -1}, "tasks is -1"),
+        ({"exercises": -1}, "exercises is -1, but must be a whole number of 0 or more"),
+        ({"vocabulary": 0}, "vocabulary is 0, but must be a whole number of 261 or more"),
+        ({"partners": "scripted/novice"}, "partners is 'scripted/novice', but must be a list"),
+        ({"speakers": ()}, "speakers is"),
+        ({"unskilled": ""}, "unskilled is ''"),
+        ({"training": None}, "trained with None"),
+    ],
+)
+def test_a_setting_of_another_kind_or_range_is_named_with_what_is_allowed(change, message):
+    with pytest.raises(ConfigurationError, match=message):
+        TinySettings(**change)
+
+
+def test_the_smallest_vocabulary_is_that_of_the_bytes():
+    assert len(learn_tokenizer([["a"]], 0).backend_tokenizer.get_vocab(with_added_tokens=False)) == tiny._BYTES
+
+
 # --- the base that comes with the package -----------------------------------------------------------
 
 

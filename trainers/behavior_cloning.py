@@ -19,6 +19,7 @@ import json
 import math
 import os
 import random
+import re
 import shutil
 import sys
 import time
@@ -52,7 +53,8 @@ METHODS = ("lora", "qlora", "full")
 DTYPES = ("auto", "float32", "bfloat16")
 ORDERS = ("random", "group_by_length", "sequential")
 OPTIMIZERS = ("adamw", "muon")
-SCHEDULES = ("cosine", "linear", "constant", "constant_with_warmup", "inverse_sqrt", "cosine_with_min_lr")
+SCHEDULES = ("cosine", "linear", "constant", "constant_with_warmup", "inverse_sqrt")
+"""Those that need no settings of their own."""
 
 RECORD = "training.json"
 """What a finished folder says of its training."""
@@ -73,13 +75,14 @@ class TrainSettings:
         method: "lora" (an adapter), "qlora" (an adapter on a base in 4-bit nf4 with double quantization),
             or "full" (all weights).
         rank, alpha, dropout: LoRA's rank, scale numerator and dropout.
-        target_modules: "all-linear" (all linear layers but the output's), or module names.
+        target_modules: "all-linear" (all linear layers but the output's), or module names. Another text is a regular
+            expression for whole names, as in PEFT.
         optimizer: "adamw", or "muon" (see `sotopia_env.trainers.muon`), under which small models that are trained
             whole learn faster. It takes learning rates as AdamW does, and bears higher ones.
         learning_rate: The highest learning rate.
         schedule: What the learning rate does after the warm-up.
         warmup: Share of all steps in which the learning rate rises, 0 to below 1.
-        epochs: How often every row is seen; may be a fraction. Not used if `max_steps` is given.
+        epochs: How often every row is seen, up to a million; may be a fraction. Not used if `max_steps` is given.
         max_steps: Optimizer steps, or `None`.
         batch_size: Rows of one forward pass on one device.
         gradient_accumulation: Forward passes of one optimizer step.
@@ -94,7 +97,8 @@ class TrainSettings:
         packing: Put several rows into one sequence of `max_length` tokens (best-fit decreasing, document
             masks kept). Best with flash attention.
         gradient_checkpointing: Compute activations twice to save memory; `None`: with "qlora" on a GPU only.
-        logging_steps: Optimizer steps between entries of `TrainResult.losses`.
+        logging_steps: Optimizer steps between entries of `TrainResult.losses`. Every checkpoint and the last step are
+            entries too, so that a training that was interrupted has the same ones.
         save_steps: Optimizer steps between checkpoints; `None`: about a tenth of all; 0: no checkpoints.
     """
 
@@ -126,23 +130,35 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
-        if not isinstance(self.target_modules, str):  # a list, out of a preset's file
-            object.__setattr__(self, "target_modules", tuple(self.target_modules))
         choices = {"method": METHODS, "form": FORMS, "dtype": DTYPES, "order": ORDERS, "schedule": SCHEDULES}
         for name, known in {**choices, "optimizer": OPTIMIZERS}.items():
             if getattr(self, name) not in known:
                 raise ConfigurationError(unknown(name, getattr(self, name), known))
         for name in ("rank", "batch_size", "gradient_accumulation", "max_length", "logging_steps"):
-            _whole(name, getattr(self, name), 1)
+            check_whole(name, getattr(self, name), 1)
         for name, least in (("max_steps", 1), ("save_steps", 0)):
             if getattr(self, name) is not None:
-                _whole(name, getattr(self, name), least)
-        _between("dropout", self.dropout, 0, 1, below=True)
-        _between("warmup", self.warmup, 0, 1, below=True)
-        _between("adam_beta2", self.adam_beta2, 0, 1, below=True)
-        for name in ("alpha", "learning_rate", "epochs", "max_grad_norm"):
+                check_whole(name, getattr(self, name), least)
+        for name in ("dropout", "warmup", "adam_beta2"):
+            _between(name, getattr(self, name), 0, 1, below=True)
+        for name in ("alpha", "learning_rate", "max_grad_norm"):
             _between(name, getattr(self, name), 0, math.inf, above=True)
+        _between("epochs", self.epochs, 0, 1e6, above=True)
         _between("weight_decay", self.weight_decay, 0, math.inf)
+        for name in ("keep_none", "packing", "gradient_checkpointing"):
+            value = getattr(self, name)
+            if not isinstance(value, bool) and (name != "gradient_checkpointing" or value is not None):
+                raise ConfigurationError(f"{name} is {value!r}, but must be true or false.")
+        if isinstance(self.target_modules, str) and self.target_modules:
+            try:
+                re.compile(self.target_modules)
+            except re.error as error:
+                raise ConfigurationError(
+                    f"target_modules is {self.target_modules!r}, which is no regular expression ({error}). Take "
+                    "'all-linear', or a list of module names."
+                ) from error
+        else:
+            object.__setattr__(self, "target_modules", as_texts("target_modules", self.target_modules))
 
     @classmethod
     def paper(cls, **changes: Any) -> TrainSettings:
@@ -315,7 +331,7 @@ def _plan(
     seed: int,
 ) -> _Plan:
     keep_freed_memory()
-    model, adapter = _model_and_adapter(base, adapter, settings)
+    model, adapter = model_and_adapter(base, adapter, settings)
     tokenizer = load_tokenizer(tokenizer_home(model, adapter))
     longest = _positions(model)
     if not isinstance(trajectories, Rows):
@@ -338,11 +354,16 @@ def _plan(
             f"The longest row has {most} tokens, but {model!r} has {longest} positions. Make the rows with "
             f"max_length={longest}."
         )
-    return _Plan(model, adapter, trajectories, tokenizer, Path(os.path.abspath(output)), settings, seed)
+    # Through links: what is complete is moved to where they lead, from beside it.
+    return _Plan(model, adapter, trajectories, tokenizer, Path(os.path.realpath(output)), settings, seed)
 
 
-def _model_and_adapter(base: str | Path, adapter: str | Path | None, settings: TrainSettings) -> tuple[str, str | None]:
-    """The base and the adapter to go on with, each as a folder or hub id."""
+def model_and_adapter(base: str | Path, adapter: str | Path | None, settings: TrainSettings) -> tuple[str, str | None]:
+    """The base and the adapter to go on with, each as a folder or hub id.
+
+    Raises:
+        ConfigurationError: If one is missing, or they or the method do not fit each other.
+    """
     model = resolve_model(base)
     if is_adapter(model):
         if adapter is not None:
@@ -448,15 +469,18 @@ def _run(plan: _Plan, args: Any, progress: bool | Callable[[dict[str, float]], N
     if args.device.type == "cuda":
         _let_go_of_acting_models()
     model, peft_config = _model(plan, args)
-    trainer: Any = SFTTrainer(
-        model=model,
-        args=args,
-        train_dataset=_dataset(plan.rows),
-        processing_class=plan.tokenizer,
-        peft_config=peft_config,
-        callbacks=[_reporter(progress if callable(progress) else None)],
-        optimizer_cls_and_kwargs=_optimizer(settings),
-    )
+    try:
+        trainer: Any = SFTTrainer(
+            model=model,
+            args=args,
+            train_dataset=_dataset(plan.rows),
+            processing_class=plan.tokenizer,
+            peft_config=peft_config,
+            callbacks=[_reporter(progress if callable(progress) else None)],
+            optimizer_cls_and_kwargs=_optimizer(settings),
+        )
+    except ValueError as error:  # peft's and trl's own
+        raise ConfigurationError(f"{plan.base!r} cannot be trained with these settings: {one_line(error)}.") from error
     trainer.remove_callback(PrinterCallback)
     _check_space(plan, trainer.model)
     checkpoint = _last_checkpoint(plan.partial / _CHECKPOINTS)
@@ -464,25 +488,25 @@ def _run(plan: _Plan, args: Any, progress: bool | Callable[[dict[str, float]], N
     try:
         with _targets_scored_only():
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        seconds = time.perf_counter() - start
+        result = TrainResult(
+            output=plan.output,
+            base=plan.base,
+            method=settings.method,
+            steps=trainer.state.global_step,
+            seconds=round(seconds, 3),
+            resumed_from=_step_of(checkpoint) if checkpoint else 0,
+            losses=_losses(trainer.state.log_history),
+            data=plan.rows.record(),
+            device=_device_name(args),
+            versions={name: importlib.metadata.version(name) for name in _PACKAGES} | {"sotopia-env": __version__},
+        )
+        _save(plan, trainer, result)
     except OSError as error:
         raise ConfigurationError(
-            f"The training stopped: {one_line(error)}. What it had saved is in {str(plan.partial)!r}; once there is "
-            "room to write, the same call goes on from there."
+            f"The training stopped: {one_line(error)}. What it had saved is in {str(plan.partial)!r}; once it can be "
+            "written, the same call goes on from there."
         ) from error
-    seconds = time.perf_counter() - start
-    result = TrainResult(
-        output=plan.output,
-        base=plan.base,
-        method=settings.method,
-        steps=trainer.state.global_step,
-        seconds=round(seconds, 3),
-        resumed_from=_step_of(checkpoint) if checkpoint else 0,
-        losses=_losses(trainer.state.log_history),
-        data=plan.rows.record(),
-        device=_device_name(args),
-        versions={name: importlib.metadata.version(name) for name in _PACKAGES} | {"sotopia-env": __version__},
-    )
-    _save(plan, trainer, result)
     return result
 
 
@@ -626,6 +650,7 @@ def _model(plan: _Plan, args: Any) -> tuple[Any, Any]:
     if settings.method == "full":
         return model, None
     modules = settings.target_modules
+    _check_modules(modules, model, plan.base)
     return model, LoraConfig(
         task_type="CAUSAL_LM",
         r=settings.rank,
@@ -634,6 +659,31 @@ def _model(plan: _Plan, args: Any) -> tuple[Any, Any]:
         target_modules=modules if isinstance(modules, str) else list(modules),
         bias="none",
     )
+
+
+def _check_modules(wanted: str | tuple[str, ...], model: Any, base: str) -> None:
+    """Refuse modules that the model has not; peft would leave them out while it finds another one."""
+    from torch.nn import Linear
+    from transformers.pytorch_utils import Conv1D
+
+    if wanted == "all-linear":
+        return
+    names = [name for name, _ in model.named_modules()]
+    if isinstance(wanted, str):
+        missing = [] if any(re.fullmatch(wanted, name) for name in names) else [wanted]
+    else:
+        missing = [each for each in wanted if not any(f".{name}".endswith(f".{each}") for name in names)]
+    if missing:
+        output = model.get_output_embeddings()
+        fitting = {
+            name.rpartition(".")[2]
+            for name, module in model.named_modules()
+            if isinstance(module, (Linear, Conv1D)) and module is not output
+        }
+        raise ConfigurationError(
+            f"target_modules names {missing[0]!r}, but {base!r} has no such module. Take 'all-linear', or some of "
+            f"{sorted(fitting)}."
+        )
 
 
 def _save(plan: _Plan, trainer: Any, result: TrainResult) -> None:
@@ -676,12 +726,15 @@ def _entry(logs: dict[str, float]) -> dict[str, float]:
 
 
 def _reporter(report: Callable[[dict[str, float]], None] | None) -> Any:
-    """Sees to it that the last step is logged, however short the training, and passes entries on."""
+    """Sees to it that the last step and every checkpoint are logged, and passes entries on.
+
+    A loss is a mean since the entry before, of which a checkpoint keeps nothing: an interval must not be cut in two.
+    """
     from transformers import TrainerCallback
 
     class Reporter(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if state.global_step >= state.max_steps:
+            if control.should_save or state.global_step >= state.max_steps:
                 control.should_log = True
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
@@ -762,18 +815,35 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=1, default=str) + "\n", encoding="utf-8")
 
 
-def _whole(name: str, value: object, least: int) -> None:
+def check_whole(name: str, value: object, least: int) -> None:
+    """Refuse what is no whole number, or too small.
+
+    Raises:
+        ConfigurationError: If it is.
+    """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigurationError(f"{name} is {value!r}, but must be a whole number of {least} or more.")
 
 
 def _between(name: str, value: object, low: float, high: float, *, above: bool = False, below: bool = False) -> None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not low <= value <= high or (above and value <= low) or (below and value >= high):  # type: ignore[operator]
+    fits = number and low <= value <= high and math.isfinite(value)  # type: ignore[operator,arg-type]
+    if not fits or (above and value <= low) or (below and value >= high):  # type: ignore[operator]
         wanted = f"{'above' if above else 'at least'} {low:g}"
         if math.isfinite(high):
             wanted += f" and {'below' if below else 'at most'} {high:g}"
         raise ConfigurationError(f"{name} is {value!r}, but must be a number {wanted}.")
+
+
+def as_texts(name: str, value: object) -> tuple[str, ...]:
+    """Texts, one at least; a list, as a preset's file has it, becomes a tuple.
+
+    Raises:
+        ConfigurationError: If it is something else.
+    """
+    if isinstance(value, (list, tuple)) and value and all(isinstance(each, str) and each.strip() for each in value):
+        return tuple(value)
+    raise ConfigurationError(f"{name} is {value!r}, but must be a list of one text or more, none of them empty.")
 
 
 __all__ = [
@@ -781,10 +851,13 @@ __all__ = [
     "RECORD",
     "TrainResult",
     "TrainSettings",
+    "as_texts",
     "check_installed",
+    "check_whole",
     "compute_dtype",
     "finished",
     "load_tokenizer",
+    "model_and_adapter",
     "quiet",
     "train",
 ]

@@ -204,6 +204,10 @@ class _Talk(NamedTuple):
             return self.row_fixed + talk * self.row_said
         return self.prompts(talk) + talk * self.reply  # every turn with all that was before it
 
+    def rows(self, form: str) -> float:
+        """How many training rows one trajectory gives."""
+        return 1.0 if form == "conversation" else self.calls
+
     def judged(self, talk: float) -> float:
         return self.judge_fixed + talk * self.judge_said
 
@@ -266,11 +270,22 @@ class _Count:
         self.reply += reply
 
 
+class _Data(NamedTuple):
+    """Training rows: how many, and how many characters in all."""
+
+    rows: float
+    characters: float
+
+    def share(self, kept: float) -> _Data:
+        """What is left of them when a share is kept."""
+        return _Data(self.rows * kept, self.characters * kept)
+
+
 class _Played(NamedTuple):
-    """A stage of play, and what the learner's trajectories of it come to as training rows, in characters."""
+    """A stage of play, and what the learner's trajectories of it come to as training rows."""
 
     step: Step
-    row_characters: float
+    data: _Data
 
 
 class _Planner:
@@ -313,23 +328,23 @@ class _Planner:
         ]
         seat = partial(_seated, tiny.unskilled, tiny.partners)
         played = self._play("base", kinds, seat, tiny.unskilled, max_turns=20)
-        tokens = self._training_tokens(tiny.training, played.row_characters)
+        tokens = self._training_tokens(tiny.training, played.data)
         tokens += self._training_tokens(tiny.exercising, self._exercised(tiny, kinds))
         episodes = played.step.episodes
         return [Step("base", episodes, tokens, (), self._minutes((), tokens, episodes))]
 
-    def _exercised(self, tiny: TinySettings, kinds: Sequence[_Kind]) -> float:
-        """Characters of the exercises."""
+    def _exercised(self, tiny: TinySettings, kinds: Sequence[_Kind]) -> _Data:
+        """The exercises."""
         draw = random.Random(0)
         made = [exercise(task, seat, draw) for kind in kinds for task in kind.played for seat in (0, 1)]
         count = tiny.exercises + tiny.refreshers
-        return count * sum(len(message["content"]) for one in made for message in one) / len(made)
+        return _Data(count, count * sum(len(message["content"]) for one in made for message in one) / len(made))
 
     def _loop(self) -> list[Step]:
         preset = self.preset
         expert, bc = preset.expert, preset.bc.training
         play = self._expert_play("expert play", _EXPERT_TASKS)
-        cloned = self._training_tokens(bc, play.row_characters * _kept(expert.filter, self._group(expert)))
+        cloned = self._training_tokens(bc, play.data.share(_kept(expert.filter, self._group(expert))))
         steps = [play.step, self._training("bc", cloned)]
         reinforced = 0
         for name in ("sr", "bc+sr"):
@@ -356,7 +371,7 @@ class _Planner:
             kinds = [self._kind(_OWN_TASKS + number, sr.tasks, family) for family in self.run.families]
             seat = partial(_seated, LEARNER, partners)
             played = self._play(f"{stage} play", kinds, seat, LEARNER, repeats=sr.repeats)
-            tokens = self._training_tokens(sr.training, played.row_characters * _kept(sr.filter, sr.repeats))
+            tokens = self._training_tokens(sr.training, played.data.share(_kept(sr.filter, sr.repeats)))
             trained = name if number == sr.rounds else stage.replace(" ", "-")
             steps += [played.step, self._training(trained, tokens)]
         return steps
@@ -409,7 +424,7 @@ class _Planner:
         max_turns: int | None = None,
     ) -> _Played:
         counts: dict[tuple[str, str], _Count] = {}
-        episodes, row_characters = 0, 0.0
+        episodes, rows, row_characters = 0, 0.0, 0.0
         form = (self.preset.sr if learner == LEARNER else self.preset.bc).training.form
         for kind in kinds:
             seated = seat(len(kind.played[0].seats))
@@ -423,9 +438,11 @@ class _Planner:
                     verdict = n * CHARACTERS * JUDGE_REPLY
                     self._count(counts, self.preset.judge.agent, "judge").add(n, n * said.judged(talk), verdict)
                     if spec == learner:
+                        rows += n * said.rows(form)
                         row_characters += n * said.row(form, talk)
         uses = tuple(self._use(role, spec, count) for (role, spec), count in counts.items() if _is_model(spec))
-        return _Played(Step(stage, episodes, 0, uses, self._minutes(uses, 0, episodes)), row_characters)
+        step = Step(stage, episodes, 0, uses, self._minutes(uses, 0, episodes))
+        return _Played(step, _Data(rows, row_characters))
 
     def _count(self, counts: dict[tuple[str, str], _Count], spec: str, role: str = "") -> _Count:
         other = "expert" if spec == self.preset.expert.agent else "partner"
@@ -467,9 +484,13 @@ class _Planner:
 
     # --- training and time ----------------------------------------------------------------------------
 
-    def _training_tokens(self, training: TrainSettings, characters: float) -> int:
-        tokens = characters / self.per_token
-        return round(tokens * training.epochs)
+    def _training_tokens(self, training: TrainSettings, data: _Data) -> int:
+        """Tokens of all epochs; or of a given number of steps, each with as many rows as one takes."""
+        tokens = data.characters / self.per_token
+        if training.max_steps is None or not data.rows:
+            return round(tokens * training.epochs)
+        rows = training.max_steps * training.batch_size * training.gradient_accumulation
+        return round(rows * (training.max_length if training.packing else tokens / data.rows))
 
     def _training(self, stage: str, tokens: int) -> Step:
         return Step(stage, training_tokens=tokens, minutes=self._minutes((), tokens))

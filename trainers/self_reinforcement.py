@@ -31,7 +31,14 @@ from sotopia_env.rollouts import rollout
 from sotopia_env.specs import make_agent, make_judge
 from sotopia_env.store import EpisodeStore
 from sotopia_env.tasks import resolve_tasks
-from sotopia_env.trainers.behavior_cloning import TrainResult, TrainSettings, check_installed, train
+from sotopia_env.trainers.behavior_cloning import (
+    TrainResult,
+    TrainSettings,
+    check_installed,
+    check_whole,
+    model_and_adapter,
+    train,
+)
 from sotopia_env.trainers.casts import casts, dealt
 from sotopia_env.trainers.filters import Filter, make_filter, require
 
@@ -116,12 +123,12 @@ def self_reinforcement(
         partner: "self", as in the paper, or "pool".
         pool: Training partners, for "pool": specs or agents. Evaluate with others.
         filter: What is kept: a rule's name with options, or a filter; see `sotopia_env.trainers.filters`. The paper's
-            keeps the best 20% of every seat of every task.
+            keeps the best 20% of every seat of every task. Its own `learner`, `judge` and `reward` go before the run's.
         settings: How each round trains; its method must fit the policy: an adapter goes on as an adapter.
         repeats: Episodes of every task in a round (10 in the paper).
         seed: Decides play and training.
         judge: Who scores; as in `sotopia_env.rollout`.
-        reward: What the filter ranks by.
+        reward: What the filter ranks by, if it does not say so itself.
         max_turns: Turns after which a conversation is truncated.
         turn_order: "round-robin", "simultaneous" or "random".
         concurrency: Episodes under way at once, and replies generated at once.
@@ -140,8 +147,8 @@ def self_reinforcement(
     settings = settings or TrainSettings()
     check_installed(settings)
     for name, count in (("rounds", rounds), ("repeats", repeats)):
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise ConfigurationError(f"{name} is {count!r}, but must be a whole number of 1 or more.")
+        check_whole(name, count, 1)
+    model_and_adapter(policy, None, settings)
     scorer = make_judge(judge)
     if scorer is None:
         raise ConfigurationError("judge is None, but self-reinforcement needs scores. Take 'outcome', or a model.")
@@ -162,13 +169,14 @@ def self_reinforcement(
     )
     playing.check()
     rule = make_filter(filter) if isinstance(filter, (str, Mapping)) else filter
+    own: dict[str, Any] = rule.keywords if isinstance(rule, partial) else {}
     make = make or partial(_hf_agent, options={"batch_size": concurrency, **(acting or {})})
     made: list[Round] = []
     for number in range(1, rounds + 1):
         folder = Path(output) / f"round-{number}"
         learner, counts = make(str(policy)), Counter[str]()
         episodes = playing.episodes(learner, number, folder, counts)
-        filtered = rule(episodes, learner=learner.name, judge=scorer.name, reward=reward)
+        filtered = rule(episodes, **{"learner": learner.name, "judge": scorer.name, "reward": reward, **own})
         _write(folder / "filter.json", filtered.record())
         kept, played_by = require(filtered).kept, learner.name
         _logger.info("round %d: kept %d of %d trajectories", number, len(kept), filtered.statistics["trajectories"])

@@ -25,7 +25,8 @@ from pydantic import (
     model_validator,
 )
 
-from sotopia_env.errors import ConfigurationError, unknown
+from sotopia_env.agents.hf import check_options
+from sotopia_env.errors import ConfigurationError, one_line, unknown
 from sotopia_env.evaluation.policies import UNSEEN, WORDINGS
 from sotopia_env.trainers.behavior_cloning import TrainSettings
 from sotopia_env.trainers.filters import make_filter
@@ -64,10 +65,12 @@ def _made(kind: type[Any], value: Mapping[str, Any]) -> Any:
 Training = Annotated[TrainSettings, BeforeValidator(_train_settings)]
 Tiny = Annotated[TinySettings, BeforeValidator(_tiny_settings)]
 Count = Annotated[int, Field(ge=1)]
+Speed = Annotated[float, Field(gt=0)]
+Price = Annotated[float, Field(ge=0)]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, allow_inf_nan=False)
 
 
 class _Filtering(_Part):
@@ -140,7 +143,7 @@ class Expert(_Filtering):
     """
 
     agent: str
-    partners: tuple[str, ...] = (SELF,)
+    partners: tuple[str, ...] = Field((SELF,), min_length=1)
     tasks: Count
     repeats: Count = 1
     every_cast: bool = False
@@ -192,6 +195,11 @@ class Play(_Part):
     quantize: str = ""
     dtype: str = ""
 
+    @model_validator(mode="after")
+    def _can_be_played(self) -> Play:
+        check_options(dtype=self.dtype or None, quantize=self.quantize or None)
+        return self
+
 
 class Judging(_Part):
     """Who scores: `agent` is a judge's spec, `reward` what of the verdict filters and tables use."""
@@ -218,6 +226,15 @@ class Evaluating(_Part):
     trivial: bool = True
     repeats: Count = 1
     min_partners: Count = 3
+
+    @model_validator(mode="after")
+    def _has_enough_partners(self) -> Evaluating:
+        if len(self.partners) < self.min_partners:
+            raise ValueError(
+                f"partners are {list(self.partners)!r}, but at least {self.min_partners} are needed. Name more, or "
+                "lower min_partners"
+            )
+        return self
 
 
 class Needs(_Part):
@@ -255,8 +272,8 @@ class Preset(_Part):
     judge: Judging = Judging()
     evaluation: Evaluating
     needs: Needs = Needs()
-    prices: dict[str, dict[str, float]] = {}
-    rates: dict[str, float] = {}
+    prices: dict[str, dict[str, Price]] = {}
+    rates: dict[str, Speed] = {}
 
     @property
     def met(self) -> tuple[str, ...]:
@@ -318,7 +335,12 @@ def _text_of(preset: str | Path) -> tuple[str, str]:
     path = Path(preset).expanduser()
     if path.suffix != ".toml" or not path.is_file():
         raise ConfigurationError(unknown("preset", str(preset), PRESETS, "Or give the path of a .toml file."))
-    return path.read_text(encoding="utf-8"), path.stem
+    try:
+        return path.read_text(encoding="utf-8"), path.stem
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"The preset {str(preset)!r} cannot be read as UTF-8 text: {one_line(error)}."
+        ) from error
 
 
 def _in_words(error: ValidationError) -> str:

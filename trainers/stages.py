@@ -57,6 +57,8 @@ class Stages:
         path = self.folder / MANIFEST
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(found, dict):
+                raise ValueError("it holds no mapping")
         except FileNotFoundError:
             found = {}
         except ValueError as error:

@@ -44,7 +44,9 @@ from sotopia_env.trainers.behavior_cloning import (
     RECORD,
     TrainResult,
     TrainSettings,
+    as_texts,
     check_installed,
+    check_whole,
     finished,
     load_tokenizer,
     quiet,
@@ -73,6 +75,9 @@ _RECALLED = 0.4
 """Share of remarks about an offer after which the verdict is said again later on."""
 
 _PAD, _END = "<|pad|>", "<|end|>"
+
+_BYTES = 261
+"""Tokens of every vocabulary: the 256 bytes, and five marks."""
 
 _MADE_OF = "tiny.json"
 
@@ -108,7 +113,7 @@ class TinySettings:
 
     Attributes:
         layers, width, heads, inner: Size of the Llama: layers, hidden size, attention heads, size of the MLP.
-        vocabulary: Most tokens of the byte-pair encoding.
+        vocabulary: Most tokens of the byte-pair encoding; 261 are the bytes and the marks between messages.
         context: Positions: the longest conversation it can read, in tokens.
         unskilled: The agent whose moves it learns.
         partners: Whom that agent talks to. All that is said is learned, so they should have no skill either.
@@ -159,7 +164,17 @@ class TinySettings:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
+        for name in ("layers", "width", "heads", "inner", "context", "tasks"):
+            check_whole(name, getattr(self, name), 1)
+        for name, least in (("vocabulary", _BYTES), ("exercises", 0), ("refreshers", 0)):
+            check_whole(name, getattr(self, name), least)
+        for name in ("partners", "speakers", "families"):
+            object.__setattr__(self, name, as_texts(name, getattr(self, name)))
+        if not isinstance(self.unskilled, str) or not self.unskilled:
+            raise ConfigurationError(f"unskilled is {self.unskilled!r}, but must be the spec of an agent.")
         for training in (self.exercising, self.training):
+            if not isinstance(training, TrainSettings):
+                raise ConfigurationError(f"The tiny base is to be trained with {training!r}, but needs TrainSettings.")
             if training.method != "full":
                 raise ConfigurationError(
                     f"The tiny base is to be trained with method {training.method!r}, but new weights are trained "
@@ -168,8 +183,10 @@ class TinySettings:
         for family in self.families:
             if family not in _FAMILIES:
                 raise ConfigurationError(unknown("family of the tiny base", family, _FAMILIES))
-        if self.width % self.heads:
-            raise ConfigurationError(f"width is {self.width!r}, but must be a multiple of heads, {self.heads!r}.")
+        if self.width % (2 * self.heads):
+            raise ConfigurationError(
+                f"width is {self.width!r}, but must be a multiple of {2 * self.heads}, twice the number of heads."
+            )
 
     def record(self) -> dict[str, Any]:
         """The settings as JSON values."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sotopia_env.cli import common
 from sotopia_env.cli.spending import limited, read_prices
-from sotopia_env.errors import ConfigurationError, unknown
+from sotopia_env.errors import ConfigurationError, one_line, unknown
 
 if TYPE_CHECKING:
     from sotopia_env.evaluation import Evaluation
@@ -105,13 +105,28 @@ def run(
                 kept = common.without_password(store)
                 common.log(f"Finished episodes are in {kept}; the same command goes on from there.")
             raise
-    if output is not None:
-        evaluation.save(output)
+    problem = None if output is None else _saved(evaluation, output)
     if as_json:
         common.print_json(evaluation.summary())
     else:
         show(evaluation)
-    return _report_failures(evaluation, store)
+    code = _report_failures(evaluation, store)
+    if problem is not None:
+        common.log(problem)
+        return 1
+    return code
+
+
+def _saved(evaluation: Evaluation, output: str) -> str | None:
+    """Save an evaluation; gives what was wrong, for the numbers are to be shown all the same."""
+    try:
+        evaluation.save(output)
+    except OSError as error:
+        return (
+            f"error: --output {output!r} could not be written: {one_line(error)}. What --store holds is not played "
+            "again: repeat the command with another --output."
+        )
+    return None
 
 
 def _estimate(
@@ -218,11 +233,16 @@ def choose_tasks(tasks: Sequence[str], *, split: str | None, n: int, seed: int) 
 
 def _check_output(output: str | None) -> None:
     """Refuse a file that cannot be written before anything is played."""
+    from sotopia_env.evaluation.results import check_writable
+
     if output is None:
         return
-    path = Path(output)
-    if path.is_dir() or not path.parent.is_dir():
-        raise ConfigurationError(f"--output {output!r} cannot be written: its folder must exist, and it be no folder.")
+    try:
+        check_writable(Path(output))
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        raise ConfigurationError(
+            f"--output {output!r} cannot be written ({one_line(error)}). Name a file in a folder that you may write to."
+        ) from error
 
 
 # --- what is shown ------------------------------------------------------------------------------------

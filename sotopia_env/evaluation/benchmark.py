@@ -35,7 +35,7 @@ from sotopia_env.conversation import Conversation
 from sotopia_env.episodes import Episode
 from sotopia_env.errors import ConfigurationError, SotopiaEnvError, StoreError, one_line, unknown
 from sotopia_env.evaluation.policies import HELD_OUT, evaluate
-from sotopia_env.evaluation.results import Evaluation
+from sotopia_env.evaluation.results import Evaluation, write_whole
 from sotopia_env.judges.base import Judge
 from sotopia_env.models import served_scope
 from sotopia_env.specs import Agent, make_agent, make_judge
@@ -531,16 +531,6 @@ class Results:
         write_whole(path, self.text())
         write_whole(beside, json.dumps({**self.timings, "results_sha256": sha256(path)}, indent=1) + "\n")
         return beside
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        part.write_text(text, encoding="utf-8", newline="\n")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def sha256(path: Path) -> str:

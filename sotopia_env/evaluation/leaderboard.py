@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sotopia_env.errors import ConfigurationError
-from sotopia_env.evaluation.benchmark import Results, load_results, sha256, write_whole
+from sotopia_env.evaluation.benchmark import Results, load_results, sha256
 from sotopia_env.evaluation.report import _Html, _join, _note, _page, _section, _table, _tag
-from sotopia_env.evaluation.results import Evaluation
+from sotopia_env.evaluation.results import Evaluation, write_whole
 from sotopia_env.session import printable
 
 TITLE = "sotopia-env social benchmark"

@@ -202,7 +202,8 @@ def cast_of(partners: Sequence[str | Agent], least: int, met: Iterable[str]) -> 
     if len(names) < max(1, least):
         raise ConfigurationError(
             f"There are {len(names)} partners ({names!r:.200}), but at least {max(1, least)} are needed: what holds "
-            f"against one may not hold against another. Give more, such as {list(HELD_OUT)!r}, or set min_partners."
+            f"against one may not hold against another. Give more, such as {list(HELD_OUT)!r}, or lower min_partners "
+            "(--min-partners)."
         )
     known = {met} if isinstance(met, str) else set(met)
     strangers = [name for name in names if name not in known]

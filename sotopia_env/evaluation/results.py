@@ -7,9 +7,11 @@ averages evaluations of the same tasks over training seeds.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-import os
+import secrets
+import stat
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -326,14 +328,8 @@ class Table(ABC):
 
     def save(self, path: str | Path) -> None:
         """Write the record as a JSON file, whole or not at all."""
-        path = Path(path)
         text = json.dumps(self.record(), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            beside.write_text(text + "\n", encoding="ascii")
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+        write_whole(Path(path), text + "\n")
 
 
 @dataclass(frozen=True)
@@ -590,3 +586,35 @@ def _failures_record(failures: Failures) -> dict[str, Any]:
         "judge_failed": failures.judge_failed,
         "messages": failures.messages,
     }
+
+
+# --- files --------------------------------------------------------------------------------------------
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    part = _beside(path)
+    try:
+        part.write_text(text, encoding="utf-8", newline="\n")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Try whether `write_whole` could write a file, and leave nothing behind.
+
+    Raises:
+        OSError: If it could not.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise FileExistsError("there is something else than a file")
+    part = _beside(path)
+    part.open("x").close()
+    part.unlink()
+
+
+def _beside(path: Path) -> Path:
+    """A short name in the same folder: a name that is allowed must not be too long with something added."""
+    return path.with_name(f".{secrets.token_hex(4)}.part")
