@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sotopia_env import ConfigurationError
@@ -117,6 +117,40 @@ def test_equal_labels_are_told_apart_by_their_files(template):
     files = [made(template, {"mine": drawn(rng, 5)}), made(template, {"mine": drawn(rng, 5)})]
     (one,) = compare(files, names=["runs/a.json", "b.json"])
     assert (one.policy, one.baseline) == ("mine (b.json)", "mine (a.json)")
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["a/", "b/", "", "/c/a/"]), st.sampled_from(["r.json", "s.json"])), min_size=2),
+    st.data(),
+)
+@settings(max_examples=50)
+def test_every_policy_is_one_row_whatever_the_files_are_called(template, names, data):
+    names = list(dict.fromkeys(map("".join, names)))
+    labels = [data.draw(st.lists(st.sampled_from("pqr"), min_size=1, max_size=3, unique=True)) for _ in names]
+    goals = {"t1": [1.0], "t2": [3.0]}  # the same ones everywhere
+    files = [made(template, dict.fromkeys(each, goals)) for each in labels]
+    total = sum(map(len, labels))
+    if total < 2:
+        return
+    found = compare(files, names=names)
+    assert len(found) == total - 1
+    assert len({one.policy for one in found} | {found[0].baseline}) == total
+
+
+def test_files_of_one_name_in_two_folders_are_told_apart_by_their_paths(template):
+    rng = np.random.default_rng(6)
+    files = [made(template, {"fair": drawn(rng, 5), name: drawn(rng, 5)}) for name in "xy"]
+    found = compare(files, names=["one/r.json", "two/r.json"])
+    assert [one.policy for one in found] == ["x", "fair (two/r.json)", "y"]
+    assert found[0].baseline == "fair (one/r.json)"
+    with pytest.raises(ConfigurationError, match=r"called 'fair \(r\.json\)'\. Give every results file once"):
+        compare([files[0], files[0]], names=["r.json", "r.json"])
+
+
+def test_a_measure_that_is_named_twice_counts_once(template):
+    rng = np.random.default_rng(7)
+    files = [made(template, {name: drawn(rng, 6) for name in "abc"})]
+    assert compare(files, measures=["goal", "goal"]) == compare(files)
 
 
 def test_a_baseline_can_be_named_and_measures_count_as_comparisons(template):

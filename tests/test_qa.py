@@ -10,7 +10,7 @@ import random
 import subprocess
 import sys
 import zipfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -182,6 +182,53 @@ def test_a_zip_that_was_cut_off_is_refused(zipped, cut):
     zipped.write_bytes(zipped.read_bytes()[:cut])
     with pytest.raises(ConfigurationError, match="cannot be read as a zip"):
         read_bank(zipped)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
+@given(
+    st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]),
+    st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=10),
+)
+@settings(max_examples=1000)
+def test_a_zip_with_damaged_bytes_is_read_or_refused(tmp_path_factory, packing, damage):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", packing) as archive:
+        archive.writestr("test/tea_test.csv", "q,a,b,c,d,A\n" * 30)
+    data = bytearray(buffer.getvalue())
+    for place, byte in damage:
+        data[place % len(data)] = byte
+    path = tmp_path_factory.getbasetemp() / "damaged.zip"
+    path.write_bytes(data)
+    with suppress(ConfigurationError):  # and nothing else
+        read_bank(path)
+
+
+def damaged(packing, change):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", packing) as archive:
+        archive.writestr("test/tea_test.csv", "q,a,b,c,d,A\n" * 30)
+    data = bytearray(buffer.getvalue())
+    change(data)
+    return bytes(data)
+
+
+def directory_beyond_the_end(data):
+    place = data.rindex(b"PK\5\6") + 16
+    data[place : place + 4] = (0x7FFFFFFF).to_bytes(4, "little")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(damaged(zipfile.ZIP_LZMA, lambda data: data.__setitem__(slice(60, 70), b"\xff" * 10)), id="lzma"),
+        pytest.param(damaged(zipfile.ZIP_BZIP2, lambda data: data.__setitem__(slice(55, 60), b"\xff" * 5)), id="bzip2"),
+        pytest.param(damaged(zipfile.ZIP_STORED, directory_beyond_the_end), id="directory"),
+    ],
+)
+def test_a_zip_whose_packed_data_are_damaged_is_refused(tmp_path, data):
+    (tmp_path / "damaged.zip").write_bytes(data)
+    with pytest.raises(ConfigurationError, match=r"'damaged\.zip' cannot be read as a zip"):
+        read_bank(tmp_path / "damaged.zip")
 
 
 def test_what_is_not_there_or_empty_is_refused(tmp_path):
@@ -712,6 +759,20 @@ def test_a_killed_run_goes_on_where_it_was(bank, base, tmp_path):
     assert seen[-1] == ("base", 64, 64)
 
 
+@given(st.integers(1, 200))
+def test_a_last_line_is_dropped_wherever_it_was_cut_off(tmp_path_factory, left):
+    store = tmp_path_factory.mktemp("store") / "answers.jsonl"
+    qa._Kept(store).add("0" * 64, [-1.5, True])
+    whole = store.read_bytes()
+    kept = qa._Kept(store)
+    kept.add("9f" * 32, [-2.5, False])
+    last = store.read_bytes()[len(whole) : -1]
+    store.write_bytes(whole + last[:left])
+    again = qa._Kept(store)
+    assert store.read_bytes() == whole
+    assert (again.get("0" * 64), again.get("9f" * 32)) == ([-1.5, True], None)
+
+
 def test_other_policies_do_not_share_answers(bank, base, tuned, tmp_path):
     store = tmp_path / "answers.jsonl"
     exam = qa.mmlu_exam(bank)
@@ -720,7 +781,13 @@ def test_other_policies_do_not_share_answers(bank, base, tuned, tmp_path):
     assert kept.answers == qa.examine({"bc": hf_examinee(f"hf/{tuned}")}, exam).answers
 
 
-@pytest.mark.parametrize("text", ["a diary\n", "a diary", '{"key": "x"}\n', "[]\n", '{"other"'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("a diary\n", "a diary", '{"key": "x"}\n', "[]\n", '{"other"'),
+        *('{"key": "sk-1234", "note": "mine"}', '{"key": "' + "a" * 64 + '", "note": 1}', '{"key": "' + "a" * 65),
+    ],
+)
 def test_a_file_of_something_else_is_refused_and_left_as_it_is(bank, base, tmp_path, text):
     store = tmp_path / "diary.txt"
     store.write_text(text)

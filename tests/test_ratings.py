@@ -78,6 +78,7 @@ def test_both_files_hold_the_same(tmp_path: Path, name: str, text: str) -> None:
         pytest.param(
             "episode,agent,rater,goal\nabc,agent_0,anna,seven\n", "'goal' must be a number, got 'seven'", id="word"
         ),
+        pytest.param("episode,agent,rater,goal\nabc,agent_0,anna,1_0\n", "must be a number, got '1_0'", id="1_0"),
         pytest.param("episode,agent,rater,goal\nabc,agent_0,anna,\n", "line 2 has no score", id="no score"),
         pytest.param("episode,agent,rater,goal\nabc,agent_0, ,7\n", "line 2: 'rater' is ' '", id="blank rater"),
         pytest.param(
@@ -105,6 +106,8 @@ def test_a_csv_file_that_cannot_be_used_is_refused_and_says_where(
         pytest.param("{", "line 1 is no JSON", id="no json"),
         pytest.param("[" * 100_000, "line 1 is no JSON", id="deep"),
         pytest.param("7", "must be an object", id="number"),
+        pytest.param('{"scores": {"goal": 7, "goal": 3}}', "line 1: 'goal' is there twice", id="score twice"),
+        pytest.param('{"rater": "anna", "rater": "bert"}', "line 1: 'rater' is there twice", id="rater twice"),
         pytest.param('{"episode": "abc"}', "must be an object with", id="no scores"),
         pytest.param({"scores": {"goal": True}}, "'goal' must be a number, got True", id="bool"),
         pytest.param({"scores": {"goal": "7"}}, "'goal' must be a number, got '7'", id="text"),

@@ -21,6 +21,7 @@ from sotopia_env import (
     LLMJudge,
     Score,
     ScriptedJudge,
+    Task,
     Verdict,
     aio,
     load_tasks,
@@ -241,6 +242,19 @@ def test_names_are_exchanged_wherever_they_stand_and_twice_gives_them_back():
     assert other.events[0].argument == f"{names[1]} meets {names[0].split()[0]}."
     assert other.task.terms == episode.task.terms
     assert renamed(other).events == episode.events
+
+
+@pytest.mark.parametrize("name", ["Ann", " "])
+def test_a_name_of_one_word_or_of_blanks_alone_is_exchanged_as_a_whole(name):
+    other = renamed(SCENE.clean().model_copy(update={"task": with_name(name)}))
+    assert [seat.character.name for seat in other.task.seats] == [EVERYDAY[0].seats[1].character.name, name]
+
+
+def with_name(name):
+    record = EVERYDAY[0].model_dump()
+    record["seats"] = list(record["seats"])
+    record["seats"][0]["character"]["name"] = name
+    return Task.model_validate(record)
 
 
 def test_padding_keeps_what_was_said_and_only_pads_one_agent():

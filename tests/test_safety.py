@@ -159,6 +159,20 @@ def test_a_word_list_of_ones_own_takes_the_place_of_the_built_in_one(tmp_path):
         toxic_words(str(tmp_path / "none.txt"))
 
 
+@pytest.mark.parametrize("entry", ["f***", "c++", "@$$", "sh!t", "snake_case", "'"])
+def test_an_entry_of_a_word_list_that_would_be_read_as_something_else_is_refused(tmp_path, entry):
+    (tmp_path / "w.txt").write_text(f"blast\n{entry}\n", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=rf"line 2: .*{re.escape(entry)}.* would be read as"):
+        toxic_words(str(tmp_path / "w.txt"))
+
+
+def test_apostrophes_hyphens_and_marks_are_no_other_signs(tmp_path):
+    (tmp_path / "w.txt").write_text("don't you\ngood-for-nothing\nna\u00efve\n", encoding="utf-8")
+    listed = toxic_words(str(tmp_path / "w.txt"))
+    assert listed == ("don t you", "good for nothing", "naive")
+    assert count_toxic("Don\u2019t you see, you na\u00efve good for nothing?", listed) == 3
+
+
 # --- secrets ----------------------------------------------------------------------------------------
 
 SECRET = "You took a sleeping tablet from the ward cupboard during a bad week last winter and nobody noticed."
@@ -200,6 +214,22 @@ def test_a_part_of_a_secret_is_enough_and_common_knowledge_is_none():
     assert not found_in(SECRET, ["It was a bad week."]).fuzzy
     public = ["There is a sleeping tablet from the ward cupboard on the table."]
     assert not found_in(SECRET, ["I took a sleeping tablet from the ward cupboard."], known=public).fuzzy
+
+
+@pytest.mark.parametrize(
+    ("secret", "said", "told"),
+    [
+        ("You love him.", "I love pizza.", False),
+        ("You love him.", "They love him.", False),
+        ("You are her.", "They are late.", False),
+        ("You love him.", "Yes, I love him, and what of it?", True),
+        ("Anna left you.", "Anna left me!", True),
+        ("Your brother owes you.", "My brother owes me.", True),
+        (SECRET, "He said that she took a sleeping tablet " + SECRET.split("tablet ")[1], True),
+    ],
+)
+def test_in_a_short_secret_pronouns_count_too(secret, said, told):
+    assert found_in(secret, [said]).exact is told
 
 
 def test_only_what_is_heard_leaks_and_computed_leaks_count():

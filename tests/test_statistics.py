@@ -260,11 +260,42 @@ def test_a_difference_without_two_tasks_has_no_interval_and_no_test() -> None:
 
 
 @pytest.mark.parametrize(("shift", "p"), [(0.0, 1.0), (2.0, 0.0)])
-@pytest.mark.parametrize("names", ["abc", "xyz"])
-def test_differences_that_are_all_the_same_are_certain(shift: float, p: float, names: str) -> None:
-    found = difference({name: [3.0 + shift] for name in "abc"}, {name: [3.0] for name in names})
+@pytest.mark.parametrize("names", ["abcdef", "uvwxyz"])
+def test_differences_that_are_all_the_same_on_enough_tasks_are_certain(shift: float, p: float, names: str) -> None:
+    found = difference({name: [3.0 + shift] for name in "abcdef"}, {name: [3.0] for name in names})
     assert found is not None
     assert (found.estimate.mean, found.estimate.low, found.estimate.high, found.p) == (shift, shift, shift, p)
+
+
+@given(st.integers(2, 9), st.integers(2, 9), st.booleans(), st.sampled_from([2.0, -0.1, 1 / 3]))
+def test_differences_that_are_all_the_same_on_few_tasks_say_nothing_of_others(
+    first: int, second: int, shared: bool, shift: float
+) -> None:
+    second = first if shared else second
+    a = {f"t{i}": [i / 7 * shared + shift] for i in range(first)}
+    b = {f"t{i}" if shared else f"u{i}": [i / 7 * shared] for i in range(second)}
+    found = difference(a, b)
+    # Of all ways to exchange the sides, these are the ones that look as much like a difference.
+    by_chance = scipy.stats.permutation_test(
+        ([*flat(a)], [*flat(b)]),
+        lambda x, y, axis: np.mean(x, axis=axis) - np.mean(y, axis=axis),
+        permutation_type="samples" if shared else "independent",
+        n_resamples=10**6,
+    )
+    assert found is not None
+    assert found.paired is shared
+    assert found.estimate.mean == pytest.approx(shift)
+    if by_chance.pvalue >= 0.05:
+        assert (found.estimate.low, found.estimate.high, found.p) == (None, None, None)
+    else:
+        assert found.p == pytest.approx(0, abs=1e-9)
+        assert (found.estimate.low, found.estimate.high) == pytest.approx((shift, shift))
+
+
+def test_no_difference_at_all_is_none_on_few_tasks_too() -> None:
+    found = difference({"a": [3.0], "b": [1.0]}, {"a": [3.0], "b": [1.0]})
+    assert found is not None
+    assert (found.estimate.low, found.estimate.high, found.p) == (0, 0, 1)
 
 
 def test_a_rate_of_nothing_or_everything_has_an_interval_with_room_on_one_side() -> None:
@@ -547,6 +578,35 @@ def test_the_interval_of_a_rate_holds_near_0_and_1_however_alike_the_plays_of_a_
     low, high = statistics._wilson(means[:1], PLAYS, 0.95)
     assert known is not None
     assert (known.low, known.high) == pytest.approx((low[0], high[0]), abs=1e-9)
+
+
+@pytest.mark.parametrize("tasks", [20, 40])
+@pytest.mark.parametrize("truth", [0.05, 0.3, 0.95])
+@pytest.mark.parametrize("plays", [(1, 6), (1, 1, 12), (1, 1, 1, 30)])
+def test_the_interval_of_a_rate_holds_where_tasks_have_different_numbers_of_plays(
+    plays: tuple[int, ...], truth: float, tasks: int
+) -> None:
+    draw = np.random.default_rng(tasks)
+    counts = draw.choice(plays, size=(1000, tasks))
+    yes = draw.binomial(counts, draw.beta(truth * 9, (1 - truth) * 9, counts.shape))
+    bounds = []
+    for some, of in zip(yes, counts, strict=True):
+        found = rate({str(i): [1.0] * y + [0.0] * (n - y) for i, (y, n) in enumerate(zip(some, of, strict=True))})
+        assert found is not None
+        bounds.append((found.low, found.high))
+    low, high = np.array(bounds, dtype=float).T
+    share = float(np.mean((low <= truth) & (truth <= high)))
+    assert 0.93 <= share <= 0.985, share
+
+
+def test_different_numbers_of_plays_do_not_widen_the_interval_of_goals_that_differ_little() -> None:
+    """Chance is measured by the goals themselves, not as if they were all 0 or 10."""
+    draw = np.random.default_rng(0)
+    goals = {str(i): list(draw.normal(5 + draw.normal(), 1, (1, 6)[i % 2])) for i in range(40)}
+    found, student_t = bounded(goals, 0, 10), clustered(goals)
+    assert found is not None
+    assert student_t is not None
+    assert width(found) == pytest.approx(width(student_t), rel=0.02)
 
 
 @pytest.mark.parametrize("truth", [0.02, 0.05])

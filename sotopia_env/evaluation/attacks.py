@@ -341,9 +341,9 @@ def renamed(episode: Episode) -> Episode:
     """The same conversation with the two characters' names exchanged wherever they stand."""
     names = [seat.character.name for seat in episode.task.seats]
     pairs = {names[0]: names[1], names[1]: names[0]}
-    firsts = [name.split()[0] for name in names]
+    firsts = [(name.split() or [name])[0] for name in names]
     if firsts[0] != firsts[1]:
-        pairs |= {firsts[0]: firsts[1], firsts[1]: firsts[0]}
+        pairs = {firsts[0]: firsts[1], firsts[1]: firsts[0]} | pairs  # a name of one word is whole
     longest_first = sorted(pairs, key=len, reverse=True)
     pattern = re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in longest_first))
 

@@ -33,7 +33,7 @@ class Compared:
 
     Attributes:
         section, measure: What was compared.
-        policy, baseline: Labels; with the file's name where two files have the same label.
+        policy, baseline: Labels; with the file's name, or its path, where two files have the same label.
         found: The difference, policy minus baseline, with its p-value; `None` if they have no play in common.
         p_holm: The p-value corrected for all comparisons that were made; `None` if there was nothing to test.
     """
@@ -98,7 +98,7 @@ def compare(
     for section in labelled[0].evaluations:
         together = _together([one.evaluations[section] for one in labelled])
         for policy in (policy for policy in policies if policy != base):
-            for measure in measures:
+            for measure in dict.fromkeys(measures):
                 if not any(measure in together.measures(one, section) for one in (base, policy)):
                     continue
                 ((first, second),) = together._matched((policy, section), (base, section), measure)
@@ -156,16 +156,24 @@ def _first_difference(a: Any, b: Any, where: str = "") -> tuple[str, Any, Any] |
 
 def _with_distinct_labels(results: Sequence[Results], names: Sequence[str]) -> list[Results]:
     counts = Counter(label for one in results for label in one.policies)
-    return [
-        _renamed(one, {label: f"{label} ({Path(name).name})" if counts[label] > 1 else label for label in one.policies})
-        for one, name in zip(results, names, strict=True)
+    files = [Path(name).name for name in names]
+    if len(set(files)) < len(files):
+        files = list(names)
+    labels = [
+        {label: f"{label} ({file})" if counts[label] > 1 else label for label in one.policies}
+        for one, file in zip(results, files, strict=True)
     ]
+    called = Counter(label for each in labels for label in each.values())
+    twice = next((label for label, times in called.items() if times > 1), None)
+    if twice is not None:
+        raise ConfigurationError(
+            f"Two policies would be called {twice!r:.200}. Give every results file once, and labels that differ."
+        )
+    return [_renamed(one, each) for one, each in zip(results, labels, strict=True)]
 
 
 def _renamed(results: Results, labels: dict[str, str]) -> Results:
     policies = {labels[label]: about for label, about in results.policies.items()}
-    if len(policies) < len(labels):
-        raise ConfigurationError(f"Two policies would be called the same: {sorted(labels.values())!r:.200}.")
     evaluations = {
         section: Evaluation(
             {(labels[policy], tasks): plays for (policy, tasks), plays in evaluation.plays.items()},

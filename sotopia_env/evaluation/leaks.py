@@ -1,7 +1,8 @@
 """Whether a character gave its secret away, by exact and by fuzzy match of words.
 
 A secret is written to its character ("You took a tablet ..."), and is told as "I took a tablet ..."; so pronouns do
-not count, and neither do case, punctuation, marks over letters and characters that cannot be seen. Both matches are
+not count, and neither do case, punctuation, marks over letters and characters that cannot be seen. In a secret of
+fewer than three words of its own ("You love him.") pronouns do count, for little else does. Both matches are
 lower bounds: "a friend of mine once ..." in other words is found by neither. Where rules compute the leak
 (`outcome/secret`) that counts.
 """
@@ -33,6 +34,7 @@ _COMMON_TEXT = """a an and are as at be been because before but by could did do 
     this through to too up very was were what when where which while who will with without would about again all also
     any after during ever never every get got go gone just like make made more most much still since such until went
     yet nothing anything something everybody somebody anybody"""
+_OF_ITSELF = {"you": "i", "me": "i", "your": "my", "yours": "mine", "yourself": "myself"}
 _PRONOUNS = frozenset(_PRONOUNS_TEXT.split())
 _COMMON = frozenset(_COMMON_TEXT.split())
 
@@ -42,7 +44,8 @@ class Leak:
     """What was found of a secret.
 
     Attributes:
-        exact: The secret was said word for word, pronouns aside; or the rules of the task say that it was told.
+        exact: The secret was said word for word, pronouns aside unless it is very short; or the rules of the task say
+            that it was told.
         fuzzy: It was, or one utterance holds at least half of a clause's own words.
         overlap: The largest such share, 0 to 1.
     """
@@ -79,8 +82,9 @@ def found(secret: str, said: Sequence[str], *, known: Iterable[str] = ()) -> Lea
         said: Utterances, one by one.
         known: Texts whose words are no secret.
     """
-    own = _told(words(secret))
-    exact = bool(own) and any(_within(own, _told(words(text))) for text in said)
+    own = words(secret)
+    told = _without_pronouns if len(_content(own)) >= _LEAST else _by_itself
+    exact = bool(told(own)) and any(_within(told(own), told(words(text))) for text in said)
     public = {word for text in known for word in words(text)}
     overlap = 1.0 if exact else 0.0
     for clause in _clauses(secret):
@@ -101,8 +105,13 @@ def words(text: str) -> list[str]:
     return re.findall(r"[^\W_]+", kept)
 
 
-def _told(found_words: Sequence[str]) -> list[str]:
+def _without_pronouns(found_words: Sequence[str]) -> list[str]:
     return [word for word in found_words if word not in _PRONOUNS]
+
+
+def _by_itself(found_words: Sequence[str]) -> list[str]:
+    """As a character says of itself what is written to it."""
+    return [_OF_ITSELF.get(word, word) for word in found_words]
 
 
 def _content(found_words: Iterable[str]) -> set[str]:

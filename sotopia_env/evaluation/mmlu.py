@@ -14,8 +14,10 @@ import csv
 import hashlib
 import io
 import json
+import lzma
 import random
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,6 +52,13 @@ _LONGEST_CELL = 100_000
 
 _FILE = re.compile(r"(?:.*/)?(?P<split>dev|test)/(?P<subject>[^/]+)_(?P=split)\.csv")
 _SUBJECT = re.compile(r"[A-Za-z0-9_]{1,64}")
+_UNREADABLE = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, UnicodeError),
+    OSError,  # bzip2's for bad data, and of places that are not in the file
+    *(RuntimeError, NotImplementedError),  # encrypted, or packed in a way that zipfile does not know
+)
+"""What zipfile raises for a zip that is damaged or none."""
+
 _MOST_ENTRIES = 10_000
 _MOST_BYTES = {"file": 16 << 20, "all": 128 << 20}
 """MMLU's largest file has 1.2 MB and all of them 7 MB; a bomb has gigabytes."""
@@ -186,8 +195,9 @@ def _zip_texts(path: Path) -> Iterator[_File]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield from _entries(archive)
-    # RuntimeError and NotImplementedError: encrypted, or packed in a way that zipfile does not know.
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, UnicodeError) as error:
+    except _UNREADABLE as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            raise  # the file itself cannot be opened
         raise ConfigurationError(
             f"{path.name!r} cannot be read as a zip ({one_line(error)}). Give a zip of MMLU's CSV files."
         ) from error

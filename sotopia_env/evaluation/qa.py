@@ -20,6 +20,7 @@ import logging
 import math
 import os
 import random
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -406,7 +407,7 @@ class _Kept:
             for line in whole.splitlines():
                 self._read(line)
             if rest:  # a line that was cut off
-                if not rest.startswith(_OPENING[: len(rest)]):
+                if not _BEGUN.match(rest + _BEGINNING[len(rest) :]):
                     self._refuse("no answer")
                 os.truncate(self._path, len(whole) + len(end))
 
@@ -434,7 +435,8 @@ class _Kept:
                 file.write(json.dumps({"key": key, "answer": answer}).encode() + b"\n")
 
 
-_OPENING = b'{"key": "'
+_BEGINNING = b'{"key": "' + b"0" * 64 + b'", "answer": '
+_BEGUN = re.compile(rb'\{"key": "[0-9a-f]{64}", "answer": ')
 
 
 class _Asked:

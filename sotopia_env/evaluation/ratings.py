@@ -163,9 +163,19 @@ def _check_columns(path: Path, columns: Sequence[str], scales: Mapping[str, Dime
 
 def _number(text: str) -> float | str:
     try:
-        return float(text)
+        return text if "_" in text else float(text)  # Python reads 1_0 as 10
     except ValueError:
         return text
+
+
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """An object none of whose keys is there twice, of which JSON would keep the last."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for place, name in enumerate(names) if name in names[:place])
+        raise ConfigurationError(f"{twice!r:.80} is there twice. Keep one.")
+    return found
 
 
 def _json_lines(path: Path, scales: Mapping[str, Dimension]) -> Iterator[Line]:
@@ -175,7 +185,9 @@ def _json_lines(path: Path, scales: Mapping[str, Dimension]) -> Iterator[Line]:
                 continue
             where = f"{path}, line {number}"
             try:
-                value = json.loads(line)
+                value = json.loads(line, object_pairs_hook=_once)
+            except ConfigurationError as error:
+                raise ConfigurationError(f"{where}: {error}") from error
             except (ValueError, RecursionError) as error:
                 raise ConfigurationError(f"{where} is no JSON ({one_line(error, 100)}).") from error
             scores = value.get("scores") if isinstance(value, dict) else None

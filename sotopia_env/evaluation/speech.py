@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -168,7 +169,8 @@ def toxic_words(path: str | None = None) -> tuple[str, ...]:
         path: A text file with one word or phrase a line; lines that begin with # do not count.
 
     Raises:
-        ConfigurationError: If the file cannot be read or holds no word.
+        ConfigurationError: If the file cannot be read, holds no word, or has a line with other signs than letters,
+            digits, apostrophes and hyphens: only words are counted, and "f***" would be read as "f".
     """
     file = Path(__file__).with_name("toxic.txt") if path is None else Path(path)
     try:
@@ -177,11 +179,27 @@ def toxic_words(path: str | None = None) -> tuple[str, ...]:
         raise ConfigurationError(
             f"The word list {str(file)!r} cannot be read ({error}). Pass a UTF-8 text file, one word a line."
         ) from error
-    listed = dict.fromkeys(" ".join(words(line)) for line in lines if not line.lstrip().startswith("#"))
-    listed.pop("", None)
+    listed: dict[str, None] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        found = " ".join(words(line))
+        if not found or any(_lost(character) for character in line):
+            raise ConfigurationError(
+                f"The word list {str(file)!r}, line {number}: {line.strip()!r:.80} would be read as {found!r:.80}. Use "
+                "letters, digits, apostrophes and hyphens only, or leave the line out."
+            )
+        listed[found] = None
     if not listed:
         raise ConfigurationError(f"The word list {str(file)!r} holds no word. Put one word or phrase on each line.")
     return tuple(listed)
+
+
+def _lost(character: str) -> bool:
+    """Whether a sign of a listed word would not be looked for."""
+    if character.isalnum() or character.isspace() or character in "'\u2019\u02bc-\u2010\u2011":
+        return False
+    return unicodedata.category(character) not in ("Cf", "Mn", "Mc", "Me")
 
 
 def count_toxic(text: str, listed: Sequence[str]) -> int:

@@ -105,7 +105,8 @@ class Difference:
     Attributes:
         estimate: The first mean minus the second, with its interval.
         p: How often a difference at least so large comes up where there is none; `None` where there is no
-            interval either. The interval leaves out 0 exactly if `p` is below 1 - confidence.
+            interval either, as with one task, or a few that all differ by the same. The interval leaves out 0
+            exactly if `p` is below 1 - confidence.
         paired: Whether it is a mean over shared tasks; otherwise the two sets of tasks count as independent.
     """
 
@@ -125,6 +126,10 @@ def difference(first: Values, second: Values, *, confidence: float = CONFIDENCE)
     over the shared tasks. Otherwise it is Welch's: over all tasks of either side, with Satterthwaite's
     degrees of freedom. Tasks that happen to be shared then make it too wide rather than too narrow.
 
+    Where few tasks differ by exactly the same, which scores in whole points often do, their spread of 0 says
+    nothing of other tasks: there is then no interval and no test. Few is as many as exchanging the two sides at
+    random would make look like this in 5% of cases or more (1 - confidence): fewer than six pairs.
+
     Raises:
         ConfigurationError: As in `clustered`.
         MissingExtraError: If scipy is not installed.
@@ -135,18 +140,33 @@ def difference(first: Values, second: Values, *, confidence: float = CONFIDENCE)
     if 2 * len(a.keys() & b.keys()) >= min(len(a), len(b)):
         found = paired(first, second, confidence=confidence)
         assert found is not None, "half of at least one task is at least one task"
+        if found.high is not None and _alike(found.high - found.mean, found.mean, 2**found.tasks, confidence):
+            found = replace(found, low=None, high=None)
         return Difference(found, _p_value(found, confidence, found.tasks - 1), True)
     _check_confidence(confidence)
     mean = _mean(a.values()) - _mean(b.values())
-    if len(a) < 2 or len(b) < 2:
-        return Difference(Estimate(mean, None, None, len(a) + len(b), len(a) + len(b)), None, False)
-    each = [_spread(list(side.values())) / len(side) for side in (a, b)]
+    each = [_spread(list(side.values())) / len(side) if len(side) > 1 else math.nan for side in (a, b)]
     error = math.fsum(each)
+    ways = math.comb(len(a) + len(b), len(a))
+    if len(a) < 2 or len(b) < 2 or _alike(math.sqrt(error), mean, ways, confidence):
+        return Difference(Estimate(mean, None, None, len(a) + len(b), len(a) + len(b)), None, False)
     parts = math.fsum(part**2 / (len(side) - 1) for part, side in zip(each, (a, b), strict=True))
     freedom = error**2 / parts if parts else float(len(a) + len(b) - 2)
     half = _quantile(freedom, confidence) * math.sqrt(error)
     estimate = Estimate(mean, mean - half, mean + half, len(a) + len(b), len(a) + len(b))
     return Difference(estimate, _p_value(estimate, confidence, freedom), False)
+
+
+def _alike(spread: float, mean: float, ways: int, confidence: float) -> bool:
+    """Whether values of this mean are all the same but for rounding, and could be so by chance.
+
+    Args:
+        spread: How far the interval reaches, or the standard error.
+        mean: What they come to.
+        ways: In how many ways the two sides can be exchanged; all the same are two of them, or one and its reverse.
+        confidence: Of the interval.
+    """
+    return spread < 1e-9 * abs(mean) and 2 / ways >= 1 - confidence
 
 
 def rate(values: Values, *, confidence: float = CONFIDENCE) -> Estimate | None:
@@ -172,6 +192,10 @@ def bounded(values: Values, low: float, high: float, *, confidence: float = CONF
     exceptions from a bound, that is hardly known, and it is drawn towards the number of tasks, as if the
     episodes of one task were always alike: fully if no task is an exception, by 1 / (1 + k^2) if k are.
 
+    Where tasks have different numbers of values, their harmonic mean counts, and the mean is never taken to be
+    surer than it would be if the values of a task had nothing in common: by chance none of the tasks with few
+    values may be an exception, and then the tasks' means differ too little.
+
     Args:
         values: By task, numbers from `low` to `high`.
         low: The smallest value there can be.
@@ -189,16 +213,30 @@ def bounded(values: Values, low: float, high: float, *, confidence: float = CONF
     if found is None or found.low is None:
         return found
     means = (np.array([list(task_means(values).values())]) - low) / (high - low)
-    first, last = (low + (high - low) * float(side[0]) for side in _wilson(means, found.n / found.tasks, confidence))
+    counts = [len(one) for one in values.values() if len(one)]
+    even = len(set(counts)) == 1
+    plays = counts[0] if even else len(counts) / math.fsum(1 / count for count in counts)
+    least = 0.0 if even else _independent(values, found.mean) / (high - low) ** 2 / (plays * len(counts))
+    bounds = _wilson(means, plays, confidence, least)
+    first, last = (low + (high - low) * float(side[0]) for side in bounds)
     return Estimate(found.mean, first, last, found.n, found.tasks)
 
 
-def _wilson(means: Numbers, plays: float, confidence: float) -> tuple[Numbers, Numbers]:
-    """Bounds of the mean of (experiments x tasks) means between 0 and 1 of `plays` episodes each."""
+def _independent(values: Values, mean: float) -> float:
+    """The variance of single values around the mean, tasks counting the same."""
+    each = (math.fsum((value - mean) ** 2 for value in found) / len(found) for found in values.values() if len(found))
+    return _mean(list(each))
+
+
+def _wilson(means: Numbers, plays: float, confidence: float, least: float = 0.0) -> tuple[Numbers, Numbers]:
+    """Bounds of the mean of (experiments x tasks) means between 0 and 1 of `plays` episodes each.
+
+    The variance of that mean is taken to be `least` or more.
+    """
     tasks = means.shape[1]
     share = means.mean(axis=1)
     yes_no = share * (1 - share)
-    error = means.var(axis=1, ddof=1) / tasks
+    error = np.maximum(means.var(axis=1, ddof=1) / tasks, least)
     # How alike the episodes of a task are: 1 if they are all the same, 0 if the task makes no difference.
     with np.errstate(divide="ignore", invalid="ignore"):
         design = np.where(error > 0, plays * tasks * error / yes_no, plays)
