@@ -7,11 +7,12 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -21,6 +22,7 @@ from sotopia_env.agents import LLMAgent
 from sotopia_env.cli import app
 from sotopia_env.evaluation import benchmark
 from sotopia_env.evaluation.benchmark import load_results, make_protocol, run_benchmark
+from sotopia_env.evaluation.comparison import compare
 from sotopia_env.evaluation.leaderboard import escaped, render_html, tables, write_leaderboard
 from sotopia_env.judges import llm
 from sotopia_env.judges.llm import LLMJudge
@@ -377,6 +379,103 @@ def test_numbers_that_are_not_finite_are_refused(saved):
     saved.write_text(re.sub(r'"goal":\[[^,]+,', '"goal":[1e999,', text))
     with pytest.raises(StoreError, match="not finite"):
         load_results(saved)
+
+
+def row(record):
+    return record["sections"]["outcome"]["values"]["fair"]["outcome"]
+
+
+def without_failures_of_its_own(record):
+    """As somebody would who wants to look better than it is."""
+    kept = [place for place, goal in enumerate(row(record)["measures"]["goal"]) if goal > 5]
+    for columns in (row(record), row(record)["measures"]):
+        for name in ("task", "partner", "seat", "repeat", *row(record)["measures"]):
+            if name in columns:
+                columns[name] = [columns[name][place] for place in kept]
+
+
+IMPOSSIBLE = [
+    (lambda r: row(r)["measures"]["goal"].__setitem__(0, 1e308), r"'goal' 1e\+308, out of \[0, 10\]"),
+    (lambda r: row(r)["measures"]["goal"].__setitem__(0, 10**400), "no record of an evaluation"),
+    (lambda r: row(r)["measures"]["goal"].__setitem__(0, 1_000_000), r"out of \[0, 10\]"),
+    (lambda r: row(r)["measures"]["goal"].__setitem__(0, True), "no record of an evaluation"),
+    (lambda r: row(r)["measures"]["welfare"].__setitem__(0, 1e300), "'welfare' 1e"),
+    (lambda r: row(r)["measures"]["agreement"].__setitem__(0, 2), r"'agreement' 2.0, out of \[0, 1\]"),
+    (lambda r: row(r)["measures"]["goal"].pop(), "no record of an evaluation"),
+    (lambda r: row(r)["tasks"][0].__setitem__(0, ["a"]), "no record of an evaluation"),
+    (lambda r: row(r)["seat"].__setitem__(0, [0]), "no record of an evaluation"),
+    (lambda r: row(r)["task"].__setitem__(0, -1), "no record of an evaluation"),
+    (lambda r: row(r)["task"].__setitem__(0, 99), "no record of an evaluation"),
+    (lambda r: row(r)["failures"].update(failed="none"), "no record of an evaluation"),
+    (lambda r: row(r)["failures"].update(messages={"x": "y"}), "no record of an evaluation"),
+    (lambda r: row(r)["failures"].update(episodes=40), "different numbers of episodes"),
+    (lambda r: row(r).update(seat=[0] * 36), "one play twice"),
+    (lambda r: row(r)["repeat"].__setitem__(0, 1), "that its protocol does not have"),
+    (lambda r: row(r)["partners"].__setitem__(0, "scripted/leave"), "that its protocol does not have"),
+    (without_failures_of_its_own, "policy 'fair' in section 'outcome' has .* plays and 0 that failed, of 36"),
+    (lambda r: r["sections"]["outcome"]["settings"].update(policies=5), "no record of an evaluation"),
+    (lambda r: r["sections"]["outcome"]["settings"].pop("policies"), "no record of an evaluation"),
+    (lambda r: r["sections"]["outcome"]["settings"].update(tasks=5), "no record of an evaluation"),
+    (lambda r: r["sections"]["outcome"]["settings"]["policies"].update(fair="openai/x"), "not played by the policies"),
+    (lambda r: r.update(served={"outcome": "abc"}), "is damaged"),
+    (lambda r: r["policies"].append(r["policies"][0]), "two of its policies have the same label"),
+    (lambda r: r["policies"][0].update(label=["fair"]), "is damaged"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), IMPOSSIBLE)
+def test_a_file_with_what_no_run_can_come_to_is_refused_in_one_line(saved, change, message):
+    record = json.loads(saved.read_text())
+    change(record)
+    saved.write_text(json.dumps(record))
+    with pytest.raises(StoreError, match=message) as caught:
+        load_results(saved)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500 + len(str(saved))
+
+
+def places(value, where=()):
+    """The way to every value of a record."""
+    yield where
+    if isinstance(value, dict | list):
+        for key in value if isinstance(value, dict) else range(len(value)):
+            yield from places(value[key], (*where, key))
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.sampled_from([-1, 0, 1, 2, 11, 36, 10**6, 10**400, 0.5, -0.1, 1e308])
+    | st.sampled_from(["", "fair", "soft", "outcome", "abc"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["outcome", "x"]), inner, max_size=2),
+    max_leaves=3,
+)
+
+
+@given(st.data())
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_file_with_one_damaged_value_is_read_or_refused_in_one_line(saved, results, data):
+    record = json.loads(results.text())
+    everywhere = list(places(record))[1:]
+    deep = data.draw(st.integers(1, max(map(len, everywhere))))  # most values are numbers of plays, deep below
+    *way, last = data.draw(st.sampled_from([where for where in everywhere if len(where) == deep]))
+    holder = record
+    for key in way:
+        holder = holder[key]
+    if data.draw(st.booleans()):
+        holder[last] = data.draw(JSON)
+    else:
+        del holder[last]
+    saved.write_text(json.dumps(record))
+    try:
+        read = load_results(saved)
+    except (StoreError, ConfigurationError) as error:
+        assert "\n" not in str(error)  # noqa: PT017
+        return
+    read.text()
+    tables([saved])
+    with suppress(ConfigurationError):
+        compare([read, results], names=["a.json", "b.json"], measures=["goal", "welfare", "turns"])
 
 
 # --- the leaderboard ----------------------------------------------------------------------------------

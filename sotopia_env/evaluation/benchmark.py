@@ -28,14 +28,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import BaseModel
+
 from sotopia_env import budgets, chat
 from sotopia_env.actions import Action
 from sotopia_env.budgets import Price
 from sotopia_env.conversation import Conversation
+from sotopia_env.dimensions import DIMENSIONS, OVERALL, overall
 from sotopia_env.episodes import Episode
 from sotopia_env.errors import ConfigurationError, SotopiaEnvError, StoreError, one_line, unknown
 from sotopia_env.evaluation.policies import HELD_OUT, evaluate
-from sotopia_env.evaluation.results import Evaluation, write_whole
+from sotopia_env.evaluation.results import SHARES, Evaluation, Row, write_whole
 from sotopia_env.judges.base import Judge
 from sotopia_env.models import served_scope
 from sotopia_env.specs import Agent, make_agent, make_judge
@@ -561,12 +564,13 @@ def load_results(path: str | Path) -> Results:
         return _results_of(record)
     except StoreError as error:
         raise StoreError(f"{where}: {error}") from error
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise StoreError(f"{where} is damaged ({one_line(error, 80)}). Run the benchmark again.") from error
 
 
 def _results_of(record: dict[str, Any]) -> Results:
-    protocol = record["protocol"]
+    file = _File.model_validate(record)
+    protocol = file.protocol
     if protocol["hash"] != digest({key: value for key, value in protocol.items() if key != "hash"}):
         raise StoreError("its protocol does not fit its hash: it was changed after the run. Run the benchmark again.")
     _check_kinds(protocol, _PROTOCOL_KINDS)
@@ -574,22 +578,46 @@ def _results_of(record: dict[str, Any]) -> Results:
         _check_kinds(planned, _SECTION_KINDS)
         _check_kinds(dict(enumerate(planned["partners"])), dict.fromkeys(range(len(planned["partners"])), str))
     order = {name: place for place, name in enumerate(SECTIONS)}
-    sections = sorted(record["sections"].items(), key=lambda item: order.get(item[0], len(order)))
-    evaluations = {str(name): Evaluation.from_record(section) for name, section in sections}
-    policies = {str(one["label"]): {"agent": str(one["agent"]), "spec": str(one["spec"])} for one in record["policies"]}
+    sections = sorted(file.sections.items(), key=lambda item: order.get(item[0], len(order)))
+    evaluations = {name: Evaluation.from_record(section) for name, section in sections}
+    policies = {one.label: {"agent": one.agent, "spec": one.spec} for one in file.policies}
+    if len(policies) < len(file.policies):
+        raise StoreError("two of its policies have the same label. Run the benchmark again.")
     if not evaluations or evaluations.keys() != protocol["sections"].keys():
         raise StoreError("its sections are not those of its protocol. Run the benchmark again.")
     for name, evaluation in evaluations.items():
-        _check_section(name, evaluation, protocol["sections"][name], policies)
+        _check_section(name, evaluation, protocol, policies)
     return Results(
         protocol=protocol,
-        not_run={str(name): str(reason) for name, reason in record["not_run"].items()},
-        code={"version": str(record["code"]["version"]), "hash": str(record["code"]["hash"])},
+        not_run=file.not_run,
+        code=dict(file.code),
         policies=policies,
-        served={str(name): [str(one) for one in ids] for name, ids in record["served"].items()},
+        served=file.served,
         evaluations=evaluations,
         timings={},
     )
+
+
+class _Policy(BaseModel):
+    label: str
+    agent: str
+    spec: str
+
+
+class _Code(BaseModel):
+    version: str
+    hash: str
+
+
+class _File(BaseModel):
+    """What a results file must hold; sections and the protocol are looked at by themselves."""
+
+    protocol: dict[str, Any]
+    not_run: dict[str, str]
+    code: _Code
+    policies: list[_Policy]
+    served: dict[str, list[str]]
+    sections: dict[str, Any]
 
 
 _PROTOCOL_KINDS: dict[Any, Any] = {
@@ -617,15 +645,59 @@ def _check_kinds(values: Mapping[Any, Any], kinds: Mapping[Any, Any]) -> None:
             raise TypeError(f"{key!r} is of another kind")
 
 
-def _check_section(name: str, evaluation: Evaluation, planned: dict[str, Any], policies: dict[str, Any]) -> None:
-    for row in evaluation.rows:
-        for play in evaluation.plays[row]:
-            if not all(math.isfinite(value) for value in play.measures.values()):
-                raise StoreError(f"section {name!r} holds a number that is not finite. Run the benchmark again.")
+_BOUNDS = {
+    **{dimension.name: (dimension.low, dimension.high) for dimension in DIMENSIONS},
+    **dict.fromkeys(SHARES, (0, 1)),
+    OVERALL: (
+        math.floor(overall({dimension.name: dimension.low for dimension in DIMENSIONS})),
+        math.ceil(overall({dimension.name: dimension.high for dimension in DIMENSIONS})),
+    ),
+    "partner_goal": (0, 10),
+    "self_minus_partner": (-10, 10),
+    "words_per_turn": (0, 1e6),
+    "turns": (0, 1e6),
+}
+_FAR = 1e6
+"""Any other measure lies between its negative and itself."""
+
+
+def _check_section(name: str, evaluation: Evaluation, protocol: dict[str, Any], policies: dict[str, Any]) -> None:
+    planned = protocol["sections"][name]
     if evaluation.labels != [name] or set(evaluation.policies) != set(policies):
         raise StoreError(f"section {name!r} does not hold the policies of the file. Run the benchmark again.")
     if evaluation.settings["judge"] != planned["judge"] or evaluation.settings["partners"] != planned["partners"]:
         raise StoreError(f"section {name!r} was not played as its protocol says. Run the benchmark again.")
+    if evaluation.settings["policies"] != {label: about["agent"] for label, about in policies.items()}:
+        raise StoreError(f"section {name!r} was not played by the policies of the file. Run the benchmark again.")
+    if len({evaluation.failures(*row).episodes for row in evaluation.rows}) > 1:
+        raise StoreError(
+            f"the policies of section {name!r} have different numbers of episodes. Run the benchmark again."
+        )
+    for row in evaluation.rows:
+        _check_plays(f"policy {row[0]!r:.80} in section {name!r}", evaluation, row, protocol["repeats"], planned)
+
+
+def _check_plays(who: str, evaluation: Evaluation, row: Row, repeats: int, planned: dict[str, Any]) -> None:
+    """Refuse what no run can come to, such as a goal of 11, or plays that are neither there nor counted as missing."""
+    plays, failures = evaluation.plays[row], evaluation.failures(*row)
+    for play in plays:
+        if not all(map(math.isfinite, play.measures.values())):
+            raise StoreError(f"{who} has a number that is not finite. Run the benchmark again.")
+        for measure, value in play.measures.items():
+            low, high = _BOUNDS.get(measure, (-_FAR, _FAR))
+            if not low <= value <= high:
+                raise StoreError(
+                    f"{who} has {measure!r:.80} {value!r}, out of [{low:g}, {high:g}]. Run the benchmark again."
+                )
+        if play.partner not in planned["partners"] or play.repeat >= repeats:
+            raise StoreError(f"{who} has a play that its protocol does not have. Run the benchmark again.")
+    if len({(play.task, play.partner, play.seat, play.repeat) for play in plays}) < len(plays):
+        raise StoreError(f"{who} has one play twice. Run the benchmark again.")
+    if len({play.task for play in plays}) > planned["tasks"] or len(plays) + failures.missing != failures.episodes:
+        raise StoreError(
+            f"{who} has {len(plays)} plays and {failures.missing} that failed, of {failures.episodes} on "
+            f"{planned['tasks']} tasks. Run the benchmark again."
+        )
 
 
 def _no_constant(text: str) -> float:

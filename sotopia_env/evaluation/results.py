@@ -18,7 +18,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, Strict
 
 from sotopia_env.dimensions import DIMENSION_NAMES, OVERALL
 from sotopia_env.errors import ConfigurationError, StoreError, one_line, unknown
@@ -406,15 +408,15 @@ class Evaluation(Table):
             )
         try:
             rows = [(row["policy"], row["tasks"]) for row in record["policies"]]
-            tables = {row: record["values"][row[0]][row[1]] for row in rows}
+            tables = {row: _Columns.model_validate(record["values"][row[0]][row[1]]) for row in rows}
             return cls(
                 {row: _plays_of(table) for row, table in tables.items()},
-                {row: Failures(**table["failures"]) for row, table in tables.items()},
-                dict(record["settings"]),
+                {row: Failures(**dict(table.failures)) for row, table in tables.items()},
+                {**record["settings"], **dict(_Settings.model_validate(record["settings"]))},
             )
         except (LookupError, TypeError, ValueError) as error:
             raise StoreError(
-                f"This is no record of an evaluation ({one_line(error, 80)}). Pass what Evaluation.record() gave; one "
+                f"This is no record of an evaluation ({one_line(error, 120)}). Pass what Evaluation.record() gave; one "
                 "of combined evaluations holds no plays."
             ) from error
 
@@ -567,15 +569,43 @@ def _short(value: float | None) -> float | None:
     return int(value) if value is not None and value == int(value) else value
 
 
-def _plays_of(table: Mapping[str, Any]) -> tuple[Play, ...]:
-    measures: dict[str, list[float | None]] = table["measures"]
+class _Kept(BaseModel):
+    """What a record must hold: nothing is taken for something of another kind."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class _Failures(_Kept):
+    episodes: NonNegativeInt
+    failed: NonNegativeInt
+    judge_failed: NonNegativeInt
+    messages: dict[str, NonNegativeInt]
+
+
+class _Columns(_Kept):
+    tasks: list[Annotated[tuple[str, str, bool | None], Strict(False)]]  # JSON has no tuples
+    partners: list[str]
+    task: list[NonNegativeInt]
+    partner: list[NonNegativeInt]
+    seat: list[NonNegativeInt]
+    repeat: list[NonNegativeInt]
+    measures: dict[str, list[float | None]]
+    failures: _Failures
+
+
+class _Settings(_Kept):
+    policies: dict[str, str]
+    tasks: dict[str, Any]
+
+
+def _plays_of(table: _Columns) -> tuple[Play, ...]:
+    columns = zip(table.task, table.partner, table.seat, table.repeat, strict=True)
+    measures = [[(name, value) for value in column] for name, column in table.measures.items()]
     plays = []
-    for index, (task, partner, seat, repeat) in enumerate(
-        zip(table["task"], table["partner"], table["seat"], table["repeat"], strict=True)
-    ):
-        name, family, zone = table["tasks"][task]
-        found = {key: float(value) for key, column in measures.items() if (value := column[index]) is not None}
-        plays.append(Play(name, family, zone, table["partners"][partner], seat, repeat, found))
+    for (task, partner, seat, repeat), *values in zip(columns, *measures, strict=True):
+        found = {measure: value for measure, value in values if value is not None}
+        name, family, zone = table.tasks[task]
+        plays.append(Play(name, family, zone, table.partners[partner], seat, repeat, found))
     return tuple(plays)
 
 
