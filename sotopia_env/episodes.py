@@ -14,6 +14,8 @@ from pydantic import (
     JsonValue,
     SerializerFunctionWrapHandler,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_serializer,
 )
 
@@ -122,6 +124,14 @@ class Episode(Record):
     origin: dict[str, JsonValue] = {}
     id: str = ""
 
+    @field_validator("agents")
+    @classmethod
+    def _every_seat_is_taken(cls, agents: dict[str, str], given: ValidationInfo) -> dict[str, str]:
+        task = given.data.get("task")
+        if task is not None and agents.keys() != set(task.agents):
+            raise ValueError(f"must name a policy for each of {list(task.agents)}, got {sorted(agents)}")
+        return agents
+
     @model_serializer(mode="wrap")
     def _without_empty_origin(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return without_defaults(handler(self), {"origin": {}})
@@ -184,7 +194,17 @@ def load_episode(text: str | bytes, where: str = "episode") -> Episode:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         field = ".".join(map(str, first["loc"]))
-        raise StoreError(f"{where} is not an episode: field {field!r}: {first['msg']}.") from error
+        message = first["msg"].removeprefix("Value error, ")
+        raise StoreError(f"{where} is not an episode: field {field!r}: {message}.") from error
+
+
+def distinct(episodes: Iterable[Episode]) -> Iterator[Episode]:
+    """The first of the episodes of each id."""
+    seen: set[str] = set()
+    for episode in episodes:
+        if episode.id not in seen:
+            seen.add(episode.id)
+            yield episode
 
 
 def write_episodes(path: str | Path, episodes: Iterable[Episode]) -> int:

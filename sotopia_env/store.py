@@ -468,29 +468,58 @@ def _ordered(query: Select[Any], status: str | None) -> Select[Any]:
     return query.order_by(_episodes.c.task_id, _episodes.c.key)
 
 
+def shown(location: str) -> str:
+    """A path or URL of a store as it may be printed: of a URL neither the password nor the values of its query."""
+    scheme, separator, _ = location.partition("://")
+    if not separator:
+        return location
+    try:
+        url = sqlalchemy.make_url(location)
+    except (SQLAlchemyError, ValueError):
+        return f"{scheme}://..."
+    if "@" in f"{url.host}{url.database}" and url.username is not None:
+        return f"{scheme}://..."  # a bare @ in the password: the rest of it was read as host and database
+    plain = url.set(query={}).render_as_string(hide_password=True)
+    return plain + ("?" + "&".join(f"{name}=***" for name in url.query) if url.query else "")
+
+
+def file_of(location: str) -> Path | None:
+    """The file of a store's path or SQLite URL; `None` for other databases."""
+    if "://" not in location:
+        return Path(location)
+    try:
+        url = sqlalchemy.make_url(location)
+    except (SQLAlchemyError, ValueError):
+        return None
+    return Path(url.database.removeprefix("file:")) if url.get_backend_name() == "sqlite" and url.database else None
+
+
 def _connect(location: str | Path, create: bool) -> tuple[Engine, str]:
-    """Make the engine, and the location as it may be shown (without a password)."""
+    """Make the engine, and the location as it may be shown."""
     text = str(location)
     if "://" not in text and text != ":memory:":
         _check_path(Path(text), create)
     try:
         url = sqlalchemy.make_url(text) if "://" in text else sqlalchemy.URL.create("sqlite", database=text)
-        shown = url.render_as_string(hide_password=True) if "://" in text else text
         if url.get_backend_name() != "sqlite":
-            return sqlalchemy.create_engine(url, pool_pre_ping=True), shown
+            return sqlalchemy.create_engine(url, pool_pre_ping=True), shown(text)
         options: dict[str, Any] = {"connect_args": {"timeout": _BUSY_SECONDS, "check_same_thread": False}}
         if url.database in (None, "", ":memory:"):
             # A database in memory is its one connection; the pool makes threads take turns with it.
             options |= {"poolclass": sqlalchemy.QueuePool, "pool_size": 1, "max_overflow": 0}
         engine = sqlalchemy.create_engine(url, **options)
+    except ValueError as error:  # such as a port that is no number, which may be a part of the password
+        raise StoreError(
+            f"Episode store {shown(text)!r} cannot be opened: it is no URL. Write @, : and / in a password as %40, %3A "
+            "and %2F."
+        ) from error
     except (SQLAlchemyError, ImportError) as error:
         driver = isinstance(error, (ImportError, NoSuchModuleError))
         remedy = "Install its driver, such as 'psycopg'." if driver else "Expected a file path or an SQLAlchemy URL."
-        shown = text if "@" not in text else text.partition("://")[0] + "://..."
-        raise StoreError(f"Episode store {shown!r} cannot be opened: {_first_line(error)}. {remedy}") from error
+        raise StoreError(f"Episode store {shown(text)!r} cannot be opened: {_first_line(error)}. {remedy}") from error
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
-    return engine, shown
+    return engine, shown(text)
 
 
 def _check_path(path: Path, create: bool) -> None:

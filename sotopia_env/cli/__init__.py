@@ -357,8 +357,12 @@ def judge(
     judge: Annotated[str, typer.Option(help="outcome, openai/<model>, local/<model>, or module:attribute.")],
     dimension: DimensionsOption = None,
     reward: Annotated[
-        str, typer.Option(help="The reward of episodes that have none yet; those that have one keep it.")
-    ] = "goal",
+        str | None,
+        typer.Option(
+            help="The reward of episodes that have none yet; those that have one keep it. Default: the one "
+            "--dimension, else goal."
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many episodes.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Also where this judge gave a verdict before.")] = False,
     concurrency: ConcurrencyOption = 16,
@@ -880,8 +884,12 @@ def audit(
     ] = True,
     dimension: DimensionsOption = None,
     reward: Annotated[
-        str, typer.Option(help="What the judge must fill; the reward of episodes that have none yet.")
-    ] = "goal",
+        str | None,
+        typer.Option(
+            help="What the judge must fill, and the reward of episodes that have none yet. Default: goal where it is "
+            "filled; an audit needs no reward."
+        ),
+    ] = None,
     concurrency: ConcurrencyOption = 16,
     seed: Annotated[int, typer.Option(help="Draws tasks, plays and the shuffled judge.")] = 0,
     output: Annotated[

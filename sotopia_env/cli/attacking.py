@@ -55,7 +55,7 @@ def run(
     from sotopia_env.evaluation.attacks import PLACES, choose_attacks
     from sotopia_env.evaluation.robustness import NAIVE, OURS, Plan, structure
 
-    check_output(output)
+    common.check_outputs({"--output": output}, {"--tasks": tasks, "--store": store})
     chosen = choose_attacks(attacks)
     where = tuple(dict.fromkeys(places)) or PLACES
     scenes = _scenes(tasks, n, seed)
@@ -253,16 +253,6 @@ def share(estimate: Estimate | None) -> str:
 
 def _number(estimate: Estimate | None, form: str = ".2f") -> str:
     return "-" if estimate is None else estimate.text(form)
-
-
-def check_output(path: str | None) -> None:
-    """Refuse a file that cannot be written, before anything is played or paid for.
-
-    Raises:
-        ConfigurationError: If it is a folder, or its folder does not exist.
-    """
-    if path is not None and (Path(path).is_dir() or not Path(path).parent.is_dir()):
-        raise ConfigurationError(f"--output {path!r} cannot be written: its folder must exist, and it be no folder.")
 
 
 def write_json(path: str, value: object) -> None:

@@ -37,7 +37,7 @@ def run(
     plays: int | None,
     ask: bool,
     dimensions: Sequence[str],
-    reward: str,
+    reward: str | None,
     concurrency: int,
     seed: int,
     output: str | None,
@@ -55,8 +55,8 @@ def run(
 
     opened, played = _open(source)
     try:
-        for path in (output, page):
-            _check_output(path, source)
+        read = {"the source": _files(source), "--ratings": ratings}
+        common.check_outputs({"--output": output, "--page": page}, read)
         given = read_ratings(ratings) if ratings is not None else []
         index = _index(opened)
         who = _who(played, base, trained, policies, index)
@@ -96,12 +96,13 @@ def run(
 
 
 class _Wanted(NamedTuple):
-    """What is to be audited: the chosen episodes, their ratings, and whose verdicts, of which some may be missing."""
+    """What is to be audited: the chosen episodes, their ratings, whose verdicts, how many are missing, who has some."""
 
     source: Source
     ratings: list[Rating]
     asked: _Stored | _Asked
     missing: int
+    judged: set[str]
 
 
 def _wanted(
@@ -127,7 +128,9 @@ def _wanted(
     chosen = _choose(index, who.policies, ratings, n, plays, seed)
     ids = {one.id for one in chosen}
     asked, missing = _whom_to_ask(judge, chosen, ask, base_url, dimensions)
-    return _Wanted(_only(source, chosen), [rating for rating in ratings if rating.episode in ids], asked, missing)
+    judged = {name for one in chosen if asked.name in one.judges for name in one.agents}
+    kept = [rating for rating in ratings if rating.episode in ids]
+    return _Wanted(_only(source, chosen), kept, asked, missing, judged)
 
 
 def _estimate(wanted: _Wanted, prices: Sequence[str], as_json: bool) -> int:
@@ -139,23 +142,30 @@ def _estimate(wanted: _Wanted, prices: Sequence[str], as_json: bool) -> int:
 
 
 def _audit(
-    wanted: _Wanted, who: _Who, *, reward: str, concurrency: int, seed: int, quiet: bool
+    wanted: _Wanted, who: _Who, *, reward: str | None, concurrency: int, seed: int, quiet: bool
 ) -> tuple[Audit, str | None]:
     """Have judged what is not yet, and audit; also what to complain about."""
     from sotopia_env.evaluation.audit import audit
 
     complaint: str | None = None
     episodes: Iterable[Episode] = wanted.source.episodes()
+    judged = wanted.judged
     if wanted.missing:
         assert isinstance(wanted.asked, _Asked), "only one who can be asked has verdicts missing"
         check_payable([wanted.asked.judge])
-        episodes, complaint = _ask(wanted.source, wanted.asked.judge, reward, concurrency, quiet)
+        asked, complaint = _ask(wanted.source, wanted.asked.judge, reward, concurrency, quiet)
+        episodes = asked
+        judged = {name for one in asked if wanted.asked.name in one.verdicts for name in one.agents.values()}
+    trained, policies = who.trained, who.policies
+    if policies is not None:  # of those that nobody named, a run's own, the ones without a verdict are left out
+        policies = [name for name in policies if name in who.named | judged]
+        trained = [name for name in trained if name in who.named | judged] or trained
     found = audit(
         episodes,
         wanted.asked.name,
         base=who.base,
-        trained=who.trained,
-        policies=who.policies,
+        trained=trained,
+        policies=policies,
         ratings=wanted.ratings,
         seed=seed,
     )
@@ -180,12 +190,13 @@ class _Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class _Who:
-    """Names of agents, and the short labels a run has for them."""
+    """Names of agents (no policies: everyone), the short labels a run has for them, and which were asked for."""
 
     base: str | None
     trained: list[str]
-    policies: list[str]
+    policies: list[str] | None
     labels: dict[str, str]
+    named: set[str]
 
 
 def _open(location: str) -> tuple[Source, dict[str, Any] | None]:
@@ -248,6 +259,8 @@ def _who(
     """Whole names of the policies that are asked for; of a run its base, its trained ones and all it evaluated."""
     labels: dict[str, str] = dict(played["labels"]) if played else {}
     known = sorted({name for one in index for name in one.agents})
+    given = [*([base] if base is not None else []), *trained, *policies]
+    named = {_whole_name(name, labels, known) for name in given}
     if played and base is None and not trained and "base" in labels and played["trained"]:
         base, trained = "base", played["trained"]
     whole_base = None if base is None else _whole_name(base, labels, known)
@@ -256,12 +269,12 @@ def _who(
     if not asked and played:
         asked = [name for name in labels.values() if name in known]
     compared = [*([whole_base] if whole_base is not None else []), *whole_trained]
-    wanted = list(dict.fromkeys([*compared, *asked])) or known
+    wanted = list(dict.fromkeys([*compared, *asked])) or None
     shown: dict[str, str] = {}
     for label, name in labels.items():  # SR for which the filter kept nothing is the base: its first label is shown
-        if name in wanted:
+        if wanted is None or name in wanted:
             shown.setdefault(name, label)
-    return _Who(whole_base, whole_trained, wanted, shown)
+    return _Who(whole_base, whole_trained, wanted, shown, named)
 
 
 def _whole_name(name: str, labels: Mapping[str, str], known: Sequence[str]) -> str:
@@ -277,18 +290,18 @@ def _whole_name(name: str, labels: Mapping[str, str], known: Sequence[str]) -> s
 
 def _choose(
     index: Sequence[_Entry],
-    policies: Sequence[str],
+    policies: Sequence[str] | None,
     ratings: Sequence[Rating],
     n: int | None,
     plays: int | None,
     seed: int,
 ) -> list[_Entry]:
-    """Episodes with a reference in which one of the policies plays; of them so many tasks and plays of each.
+    """Episodes with a reference in which one of the policies plays (no policies: all); so many tasks and plays of each.
 
     A play is a seat against certain others in a certain repeat: the same ones are drawn for every policy.
     """
     rated = {rating.episode for rating in ratings}
-    wanted = set(policies)
+    wanted = set(policies) if policies is not None else {name for one in index for name in one.agents}
     found = [one for one in index if (one.has_outcome or one.id in rated) and wanted & set(one.agents)]
     if not found:
         raise ConfigurationError(
@@ -409,17 +422,24 @@ def _whom_to_ask(
     return _Asked(made), sum(made.name not in one.judges for one in chosen)
 
 
-def _ask(source: Source, judge: Judge, reward: str, concurrency: int, quiet: bool) -> tuple[list[Episode], str | None]:
+def _ask(
+    source: Source, judge: Judge, reward: str | None, concurrency: int, quiet: bool
+) -> tuple[list[Episode], str | None]:
     """Have everything judged that is not yet; a store keeps each verdict at once.
 
     Raises:
         ConfigurationError: If the judge gave not one verdict.
     """
-    from sotopia_env.cli.judging import _judge_all
+    from sotopia_env.cli.judging import REWARD, _chosen, _judge_all
+    from sotopia_env.judges.base import check_reward
 
     if isinstance(source, FileSource):
         common.log(f"{source.location} is a file, which stays as it is: verdicts given now are not kept.")
-    report = _judge_all(source, judge, common.read_reward(reward), None, False, concurrency, quiet)
+    chosen, _ = _chosen(source, None)
+    wanted = common.read_reward(reward or REWARD)
+    if reward is not None:
+        check_reward(judge, wanted, [episode.task for episode in chosen])
+    report = _judge_all(source, chosen, judge, wanted, reward is not None, False, concurrency, quiet)
     failed = [one.error for one in report.judged if one.error is not None]
     if len(failed) == len(report.judged):
         raise ConfigurationError(
@@ -583,16 +603,13 @@ def render(found: Audit, labels: Mapping[str, str]) -> str:
 # --- files --------------------------------------------------------------------------------------------
 
 
-def _check_output(path: str | None, source: str) -> None:
-    """Refuse a file that cannot be written, or that is read from, before anything is judged."""
-    if path is None:
-        return
-    file, read = Path(path), Path(source)
-    if file.is_dir() or not file.parent.is_dir():
-        raise ConfigurationError(f"{path!r} cannot be written: its folder must exist, and it be no folder.")
-    of_run = read.is_dir() and file.name in ("manifest.json", "evaluation.json", "report.json", "report.html")
-    if file.resolve() == read.resolve() or (of_run and file.resolve().parent == read.resolve()):
-        raise ConfigurationError(f"{path!r} is a file of the source itself. Choose another name.")
+def _files(source: str) -> list[str | Path]:
+    """What an audit of a source must not replace: the store or file, or the files of a run."""
+    folder = Path(source)
+    if "://" in source or not folder.is_dir():
+        return [source]
+    names = ("manifest.json", "evaluation.json", "report.json", "report.html")
+    return [*(folder / name for name in names), *(path for path in folder.iterdir() if path.is_dir())]
 
 
 def _write(path: str, text: str) -> None:

@@ -44,7 +44,7 @@ def run_benchmark(
     from sotopia_env.evaluation import benchmark
 
     named = read_policies(policies)
-    _check_output(output)
+    _check_output(output, sotopia, store)
     protocol = benchmark.make_protocol(
         list(sections) or None,
         judge=judge,
@@ -120,6 +120,10 @@ def run_leaderboard(*, files: Sequence[str], output: str, as_json: bool) -> None
     """Write the page and its Markdown."""
     from sotopia_env.evaluation.leaderboard import write_leaderboard
 
+    page = Path(output)
+    beside = page.parent / f"{page.stem}.md"
+    if page.suffix == ".html":
+        common.check_outputs({"--output": page, "the Markdown beside it,": beside}, {"the results": files})
     written = write_leaderboard(files, output)
     if as_json:
         common.print_json(written)
@@ -142,7 +146,9 @@ def _read_temperature(text: str) -> float | None:
         raise ConfigurationError(f"--temperature is {text!r}, but must be a number of 0 or more, or none.") from None
 
 
-def _check_output(output: str | None) -> None:
+def _check_output(output: str | None, sotopia: str | None, store: str | None) -> None:
+    from sotopia_env.evaluation.benchmark import timings_of
+
     if output is None:
         return
     path = Path(output)
@@ -150,6 +156,8 @@ def _check_output(output: str | None) -> None:
         raise ConfigurationError(
             f"--output {output!r} cannot be written: it must end in .json, its folder must exist, and it be no folder."
         )
+    written = {"--output": path, "the file of timings beside it,": timings_of(path)}
+    common.check_outputs(written, {"--sotopia": sotopia, "--store": store})
 
 
 # --- what is shown ------------------------------------------------------------------------------------

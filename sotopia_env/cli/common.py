@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -218,8 +218,59 @@ def counted(count: int, thing: str) -> str:
 
 
 def without_password(url: str) -> str:
-    """A database URL as it may be printed."""
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)
+    """A path or database URL as it may be printed."""
+    if "://" not in url:
+        return url
+    from sotopia_env.store import shown
+
+    return shown(url)
+
+
+# --- files ------------------------------------------------------------------------------------------
+
+
+def check_outputs(
+    outputs: Mapping[str, str | Path | None], inputs: Mapping[str, str | Path | Iterable[str | Path] | None]
+) -> None:
+    """Refuse files that cannot be written, that are read from or kept in, or that are one and the same.
+
+    Args:
+        outputs: Path by option; `None` where it was not given.
+        inputs: By option what the command reads, and its stores: paths, folders, URLs, or names of packs.
+
+    Raises:
+        ConfigurationError: For the first such file, before anything is done.
+    """
+    given = {name: Path(path) for name, path in outputs.items() if path is not None}
+    for name, path in given.items():
+        if path.is_dir() or not path.parent.is_dir():
+            raise ConfigurationError(
+                f"{name} {str(path)!r} cannot be written: its folder must exist, and it be no folder."
+            )
+        for what, places in inputs.items():
+            listed = [places] if isinstance(places, (str, Path)) else places or ()
+            if any(overwrites(path, place) for place in listed):
+                raise ConfigurationError(
+                    f"{name} {str(path)!r} is a file of {what} itself, which it would replace. Choose another name."
+                )
+    for (name, path), (other, second) in itertools.combinations(given.items(), 2):
+        if overwrites(path, second):
+            raise ConfigurationError(f"{name} and {other} are one file, {str(path)!r}. Choose two names.")
+
+
+def overwrites(path: Path, place: str | Path) -> bool:
+    """Whether writing a file would change what stands in a place: a file, or a folder with all its files."""
+    if "://" in str(place):
+        from sotopia_env.store import file_of
+
+        file = file_of(str(place))
+        if file is None:
+            return False
+    else:
+        file = Path(place)
+    if file.is_dir():
+        return path.exists() and path.resolve().is_relative_to(file.resolve())
+    return path.resolve() == file.resolve() or (path.exists() and file.exists() and path.samefile(file))
 
 
 def times(count: int) -> str:

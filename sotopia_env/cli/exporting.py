@@ -41,7 +41,7 @@ def run(
     if format not in FORMATS:
         raise ConfigurationError(unknown("format", format, FORMATS))
     _check_choices(split, status)
-    if Path(source).exists() and Path(out).exists() and Path(source).samefile(out):
+    if common.overwrites(Path(out), source):
         raise ConfigurationError(f"{out!r} is the source itself. Pass another path to write to.")
     records = _chosen(open_records(source, seed=seed, limit=limit), split, status)
     done = export_records(

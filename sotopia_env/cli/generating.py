@@ -51,7 +51,7 @@ def run(
     from sotopia_env.generation import Plan, generate, read_company, read_scenes
 
     prices = read_price(price)
-    path = _checked(output)
+    path = _checked(output, [*inspirations, *avoid, *(where for where in (without, examples, characters) if where)])
     plan = Plan(
         model,
         n=n,
@@ -112,13 +112,19 @@ def read_price(text: str | None) -> tuple[float, float] | None:
     return prompt, completion
 
 
-def _checked(output: str) -> Path:
-    """Refuse a file that cannot be written before any model is called."""
+def _checked(output: str, read: Sequence[str]) -> Path:
+    """Refuse a file that cannot be written, or that is read from, before any model is called."""
     path = Path(output)
     if path.is_dir() or not path.parent.is_dir() or path.suffix != ".jsonl":
         raise ConfigurationError(
             f"--output {output!r} cannot be written: it must end in .jsonl, its folder must exist, and it be no folder."
         )
+    written: dict[str, str | Path] = {
+        "--output": path,
+        "the replies beside it,": f"{path}.replies",
+        "the report,": f"{path}.report.json",
+    }
+    common.check_outputs(written, {"what is read": read})
     return path
 
 

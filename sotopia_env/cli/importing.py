@@ -40,6 +40,7 @@ def run(
 ) -> None:
     """Import, and say what came along and what did not. Everything is written in the end, or nothing."""
     _check_places(out, store, problems)
+    common.check_outputs({"--problems": problems}, {"the source": paths, "--store": store})
     with ExitStack() as stack:
         report = _Report(stack, problems)
         writer = _Writer(stack, out, store)

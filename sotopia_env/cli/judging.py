@@ -28,6 +28,10 @@ SHOWN_ROWS = 20
 """How many episodes the side-by-side table lists."""
 
 
+REWARD = "goal"
+"""What of a verdict is the reward unless --reward says so."""
+
+
 @dataclass
 class Judged:
     """An episode with all its verdicts, or why this judge gave none."""
@@ -50,7 +54,7 @@ def run(
     source: str,
     judge: str,
     dimensions: Sequence[str],
-    reward: str,
+    reward: str | None,
     limit: int | None,
     again: bool,
     concurrency: int,
@@ -65,19 +69,30 @@ def run(
     as_json: bool,
 ) -> int:
     """Judge, keep, print, and return the exit code: 0 only if every episode got its verdict."""
+    from sotopia_env.judges.base import check_reward
+
+    common.check_outputs({"--output": output}, {"the source": source})
     opened = open_source(source)
     made = common.make_judge(judge, base_url, dimensions)
     if made is None:
         raise ConfigurationError("--judge 'none' gives no verdicts. Name a judge, such as openai/gpt-4o.")
+    chosen, broken_off = _chosen(opened, limit)
+    if not chosen:
+        raise ConfigurationError(
+            f"{opened.location!r} holds no episode that came to an end ({broken_off} broke off). Play some first: "
+            "`sotopia-env rollout`."
+        )
     if dry_run:
-        chosen, _ = _chosen(opened, limit)
         return estimate(made, [one for one in chosen if again or made.name not in one.verdicts], prices, as_json)
     if isinstance(opened, FileSource) and output is None:
         common.log(f"{opened.location} is a file, which stays as it is; give --output to keep the verdicts.")
     kept = opened.location if isinstance(opened, StoreSource) else output
     with limited(max_tokens_total, max_cost, prices, kept=kept, where="--output judged.jsonl"):
         check_payable([made])
-        report = _judge_all(opened, made, common.read_reward(reward), limit, again, concurrency, quiet)
+        wanted = common.read_reward(reward or (dimensions[0] if len(dimensions) == 1 else REWARD))
+        check_reward(made, wanted, [episode.task for episode in chosen])
+        report = _judge_all(opened, chosen, made, wanted, reward is not None, again, concurrency, quiet)
+    report.broken_off = broken_off
     if output is not None:
         from sotopia_env.episodes import write_episodes
 
@@ -127,13 +142,17 @@ def _chosen(source: Source, limit: int | None) -> tuple[list[Episode], int]:
 
 
 def _judge_all(
-    source: Source, judge: Judge, reward: Reward, limit: int | None, again: bool, concurrency: int, quiet: bool
+    source: Source,
+    chosen: Sequence[Episode],
+    judge: Judge,
+    reward: Reward,
+    required: bool,
+    again: bool,
+    concurrency: int,
+    quiet: bool,
 ) -> Report:
-    from sotopia_env.judges.base import check_reward
-
-    chosen, broken_off = _chosen(source, limit)
-    report = Report(broken_off=broken_off)
-    check_reward(judge, reward, [episode.task for episode in chosen])
+    """Ask about chosen episodes of a source; a verdict that lacks what the reward reads counts unless `required`."""
+    report = Report()
     bar = common.verdict_bar(quiet)
 
     async def all_of_them() -> list[Judged]:
@@ -149,7 +168,7 @@ def _judge_all(
                     judged = Judged(episode, patience.over)
                 else:
                     with verdict_cache(source.store if isinstance(source, StoreSource) else None, refresh=again):
-                        judged = await _judge_one(source, judge, reward, episode, patience)
+                        judged = await _judge_one(source, judge, reward, required, episode, patience)
                 bar.advance(task)
                 return judged
 
@@ -161,9 +180,10 @@ def _judge_all(
     return report
 
 
-async def _judge_one(source: Source, judge: Judge, reward: Reward, episode: Episode, patience: Patience) -> Judged:
+async def _judge_one(
+    source: Source, judge: Judge, reward: Reward, required: bool, episode: Episode, patience: Patience
+) -> Judged:
     """Ask for one verdict and keep it; a failure is reported and never becomes a score."""
-    from sotopia_env.judges.base import rewards_from
     from sotopia_env.models import usage_scope
 
     # The judge sees what it would have seen right after the play, no other judge's verdict.
@@ -172,7 +192,7 @@ async def _judge_one(source: Source, judge: Judge, reward: Reward, episode: Epis
         try:
             verdict = await ask(judge, bare)
             patience.note(None)
-            rewards = rewards_from(verdict, reward, bare)
+            rewards = _rewards(verdict, reward, required, bare)
         except Exception as error:  # a user's judge or reward may raise anything; it must not stop the others
             patience.note(error)
             return Judged(episode, one_line(error))
@@ -183,8 +203,7 @@ async def _judge_one(source: Source, judge: Judge, reward: Reward, episode: Epis
             "verdicts": {**episode.verdicts, judge.name: verdict},
             "rewards": episode.rewards or rewards,
             "usage": usage,
-            "status": "complete",
-            "error": None,
+            **({"status": "complete", "error": None} if rewards else {}),
         }
     )
     if isinstance(source, StoreSource):
@@ -192,8 +211,18 @@ async def _judge_one(source: Source, judge: Judge, reward: Reward, episode: Epis
     return Judged(done)
 
 
+def _rewards(verdict: Verdict, reward: Reward, required: bool, episode: Episode) -> dict[str, float]:
+    """The rewards of a verdict; {} if it lacks what they read, and nobody asked for these."""
+    from sotopia_env.judges.base import needed_dimensions, rewards_from
+
+    needed = set(needed_dimensions(reward))
+    if not required and any(needed - verdict.values(agent).keys() for agent in episode.task.agents):
+        return {}
+    return rewards_from(verdict, reward, episode)
+
+
 def _keep(source: StoreSource, before: Episode, done: Episode, verdict: Verdict, used: dict[str, int]) -> None:
-    if before.status == "judge_failed":
+    if before.status == "judge_failed" and done.status == "complete":
         source.store.add(done)
     else:
         usage = used if any(used.values()) else None

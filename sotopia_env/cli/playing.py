@@ -40,6 +40,7 @@ def run(
     as_json: bool,
 ) -> int:
     """Play one conversation with a human in `seat`; with `as_json` all that the human reads goes to stderr."""
+    common.check_outputs({"--output": output}, {"--tasks": tasks})
     seed = secrets.randbelow(2**31) if seed is None else seed
     task = _draw(tasks, task_id, split, seed, len(agents) + 1 if len(agents) > 1 else None)
     players = _players(task, agents, seat, base_url, as_json)

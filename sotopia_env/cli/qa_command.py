@@ -40,8 +40,8 @@ def run(
     from sotopia_env.cli.evaluating import read_policies
     from sotopia_env.evaluation.qa import examine
 
-    for name, path in (("--output", output), ("--store", store)):
-        _check_writable(name, path)
+    read = {"--data": _read(data, "*.csv"), "--include": _read(include, "*.yaml")}
+    common.check_outputs({"--output": output, "--store": store}, read)
     examinees = {label: hf_examinee(spec, batch_size=batch_size) for label, spec in read_policies(policies).items()}
     exam = make_exam(tasks, data, subjects, scorings, questions, shots, include, seed)
     try:
@@ -97,9 +97,12 @@ def make_exam(
     return qa.task_exam(tasks, questions=questions, shots=shots, seed=seed, include=include)
 
 
-def _check_writable(name: str, path: str | None) -> None:
-    if path is not None and (Path(path).is_dir() or not Path(path).parent.is_dir()):
-        raise ConfigurationError(f"{name} {path!r} cannot be written: its folder must exist, and it be no folder.")
+def _read(place: str | None, pattern: str) -> list[Path]:
+    """The file, or of a folder the files that are read."""
+    if place is None:
+        return []
+    path = Path(place)
+    return list(path.rglob(pattern)) if path.is_dir() else [path]
 
 
 @contextmanager

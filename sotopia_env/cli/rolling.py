@@ -48,6 +48,7 @@ def run(
     from sotopia_env.episodes import write_episodes
     from sotopia_env.rollouts import rollout
 
+    common.check_outputs({"--output": output}, {"--tasks": tasks, "--store": store})
     chosen = common.choose_tasks(tasks, split=split, limit=limit, seed=seed, seats=len(agents))
     made_judge = common.make_judge(judge, judge_base_url or base_url)
     if dry_run:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sotopia_env.budgets import check_payable
 from sotopia_env.cli import common
-from sotopia_env.cli.attacking import check_output, keeping, share, write_json
+from sotopia_env.cli.attacking import keeping, share, write_json
 from sotopia_env.cli.spending import limited, read_prices
 from sotopia_env.errors import ConfigurationError
 
@@ -66,7 +66,9 @@ def run(
             "--partner belongs to --agent, and --store keeps what is played or what --judge answers; stored episodes "
             "are only read."
         )
-    check_output(output)
+    common.check_outputs(
+        {"--output": output}, {"the source": sources, "--tasks": tasks, "--words": words, "--store": store}
+    )
     toxic_words(words)  # a list that cannot be read is told before anything is played
     made = None if judge is None else common.make_judge(judge, judge_base_url or base_url)
     if judge is not None:
@@ -77,12 +79,15 @@ def run(
         return _estimate(sources, agents, partner, tasks, n, repeats, seed, made, labels, prices, as_json)
     with limited(max_tokens_total, max_cost, prices, kept=store, where="--store safety.db"), keeping(store):
         check_payable([] if made is None else [made])
+        seats: set[tuple[str, str]] | None = None
         if agents:
-            episodes = list(
+            played = list(
                 _played(agents, partner, tasks, n, repeats, store, max_turns, concurrency, seed, base_url, quiet)
             )
+            episodes = [episode for episode, _ in played]
+            seats = {(episode.id, agent) for episode, measured in played for agent in measured}
         else:
-            episodes = [episode for source in sources for episode in _stored(source, n)]
+            episodes = _stored(sources, n)
         bar = common.verdict_bar(quiet or made is None)
         with bar:
             job = bar.add_task("", total=None)
@@ -91,7 +96,7 @@ def run(
                 judge=made,
                 words=words,
                 labels=None if labels else (),
-                policies={agent.name for agent in common.make_agents(agents, base_url)} if agents else None,
+                seats=seats,
                 concurrency=concurrency,
                 progress=lambda done, of: bar.update(job, completed=done, total=of),
             )
@@ -124,12 +129,12 @@ def _estimate(
     from sotopia_env.evaluation.safety import questions
 
     priced = read_prices(prices)
-    stored = [episode for source in sources for episode in _stored(source, n)]
+    stored = _stored(sources, n)
     uses = []
     played = 0
     if agents:
         chosen = common.choose_tasks(tasks, split=None, limit=n, seed=seed, seats=2)
-        for cast in _casts(agents, partner):
+        for cast, _ in _casts(agents, partner):
             played += len(chosen) * repeats
             uses += estimate_rollout(chosen, cast, judge, repeats=repeats, prices=priced)
             uses += estimate_rollout(chosen, ["scripted"] * 2, judge, repeats=repeats, prices=priced)  # seats exchanged
@@ -143,13 +148,14 @@ def _estimate(
     return 0
 
 
-def _casts(agents: Sequence[str], partner: str | None) -> Iterator[list[str]]:
-    """Who sits together: every agent with itself, or in either seat with a partner."""
+def _casts(agents: Sequence[str], partner: str | None) -> Iterator[tuple[list[str], tuple[str, ...]]]:
+    """Who sits together, and whose conduct is measured: every agent with itself, or in either seat with a partner."""
     for spec in dict.fromkeys(agents):
         if partner is None or partner == spec:
-            yield [spec, spec]
+            yield [spec, spec], ("agent_0", "agent_1")
         else:
-            yield from ([spec, partner], [partner, spec])
+            yield [spec, partner], ("agent_0",)
+            yield [partner, spec], ("agent_1",)
 
 
 def _played(
@@ -164,8 +170,8 @@ def _played(
     seed: int,
     base_url: str | None,
     quiet: bool,
-) -> Iterator[Episode]:
-    """Every agent in every seat: with itself in the other seats, or with a partner whose conduct is left out."""
+) -> Iterator[tuple[Episode, tuple[str, ...]]]:
+    """Every agent in every seat, with the seats that are measured: a partner's conduct is left out."""
     from sotopia_env.rollouts import rollout
 
     chosen = common.choose_tasks(tasks, split=None, limit=n, seed=seed, seats=2)
@@ -178,14 +184,19 @@ def _played(
         "seed": seed,
         "progress": not quiet,
     }
-    for cast in _casts(agents, partner):
-        yield from rollout(chosen, common.make_agents(cast, base_url), **options)
+    for cast, measured in _casts(agents, partner):
+        for episode in rollout(chosen, common.make_agents(cast, base_url), **options):
+            yield episode, measured
 
 
-def _stored(source: str, n: int | None) -> Iterator[Episode]:
+def _stored(sources: Sequence[str], n: int | None) -> list[Episode]:
+    """So many episodes of each source; one that stands in several of them once."""
     from sotopia_env.cli.sources import open_source
+    from sotopia_env.episodes import distinct
 
-    return itertools.islice(open_source(source).episodes(), n)
+    return list(
+        distinct(itertools.chain.from_iterable(itertools.islice(open_source(s).episodes(), n) for s in sources))
+    )
 
 
 def _complaints(found: Safety, episodes: Sequence[Episode]) -> int:

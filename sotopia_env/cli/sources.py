@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from sotopia_env.cli.common import counted, log
 from sotopia_env.errors import StoreError, unknown
 
 if TYPE_CHECKING:
@@ -39,18 +40,29 @@ class FileSource:
 
     def __init__(self, path: Path) -> None:
         self.location = str(path)
+        self._told = False
 
     def episodes(self) -> Iterator[Episode]:
-        """Every episode, in file order."""
+        """Every episode, in file order; one that stands there several times once."""
         from sotopia_env.episodes import read_episodes
 
+        ids: set[str] = set()
+        again = 0
         try:
-            yield from read_episodes(self.location)
+            for episode in read_episodes(self.location):
+                if episode.id in ids:
+                    again += 1
+                else:
+                    ids.add(episode.id)
+                    yield episode
         except UnicodeDecodeError as error:
             raise StoreError(
                 f"{self.location!r} is neither an episode store nor JSON Lines ({error.reason}). "
                 "Pass the path of a store or of a .jsonl file of episodes."
             ) from error
+        if again and not self._told:
+            self._told = True
+            log(f"{self.location}: passed over {counted(again, 'line')} with an episode that stood there before.")
 
     def ids(self) -> list[str]:
         """Every id, in file order."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sotopia_env.dimensions import DIMENSIONS, Dimension
-from sotopia_env.episodes import Episode
+from sotopia_env.episodes import Episode, distinct
 from sotopia_env.errors import ConfigurationError, MissingExtraError, unknown
 from sotopia_env.evaluation.ratings import Rating, check_ratings
 from sotopia_env.evaluation.statistics import (
@@ -276,12 +276,12 @@ def audit(
 
     Args:
         episodes: Episodes with verdicts of the judge; those without are counted. An episode without a verdict of
-            the outcome judge gets one here if its task has rules that bind.
+            the outcome judge gets one here if its task has rules that bind. Of equal ids the first counts.
         judge: Name of the judge.
         base: Name of the policy that the trained ones come from.
         trained: Names of trained policies; each is compared with the base.
         policies: Names of the policies to audit. Default: the base and the trained ones if they are given, else
-            everyone who played.
+            everyone whose play has a verdict and a reference.
         ratings: What `read_ratings` gave; each must be of one of the episodes.
         dimensions: The scales.
         controls: Also the rows of the constant and of the shuffled judge.
@@ -291,14 +291,16 @@ def audit(
         An `Audit`.
 
     Raises:
-        ConfigurationError: If there is nothing to audit, a policy did not play, or ratings do not fit the episodes.
+        ConfigurationError: If there is nothing to audit, a policy that is named did not play or has no play with a
+            verdict and a reference, or ratings do not fit the episodes.
         MissingExtraError: If scipy or krippendorff is not installed.
     """
     check_policies(base, trained)
     _check_libraries()
-    observations, counts = observe(episodes, judge, ratings)
-    names = tuple(dict.fromkeys(policies or ((base, *trained) if base is not None else _names(observations))))
-    _check_known(names, observations)
+    observations, counts, played = observe(episodes, judge, ratings)
+    named = tuple(dict.fromkeys(policies or ((base, *trained) if base is not None else ())))
+    _check_known(named, observations, played, judge)
+    names = named or tuple(_names(observations))
     chosen = [observation for observation in observations if observation.policy in names]
     scales = {dimension.name: dimension for dimension in dimensions}
     rows: list[Row] = []
@@ -334,8 +336,8 @@ def check_policies(base: str | None, trained: Sequence[str]) -> None:
 
 def observe(
     episodes: Iterable[Episode], judge: str, ratings: Sequence[Rating] = ()
-) -> tuple[list[Observation], Counts]:
-    """Every agent of every judged episode that has a reference, in order of task, episode and agent.
+) -> tuple[list[Observation], Counts, set[str]]:
+    """Every agent of every judged episode that has a reference, in order of task, episode and agent; who played.
 
     Raises:
         ConfigurationError: If there is no such episode, or a rating is of none of the episodes.
@@ -343,9 +345,11 @@ def observe(
     found: list[Observation] = []
     agents: dict[str, tuple[str, ...]] = {}
     judged: set[str] = set()
+    played: set[str] = set()
     counts = Counts()
-    for episode in episodes:
+    for episode in distinct(episodes):
         agents[episode.id] = episode.task.agents
+        played |= set(episode.agents.values())
         if episode.ended_by is None:
             counts = counts._replace(broken_off=counts.broken_off + 1)
         elif judge not in episode.verdicts:
@@ -362,7 +366,7 @@ def observe(
     counts = counts._replace(episodes=len(referred), unreferred=len(judged - referred))
     if not kept:
         raise ConfigurationError(_nothing_read(judge, len(agents), counts))
-    return sorted(kept, key=lambda one: (one.task, one.episode, one.agent)), counts
+    return sorted(kept, key=lambda one: (one.task, one.episode, one.agent)), counts, played
 
 
 def _observations(episode: Episode, judge: str) -> list[Observation]:
@@ -419,9 +423,14 @@ def _names(observations: Sequence[Observation]) -> list[str]:
     return sorted({one.policy for one in observations})
 
 
-def _check_known(names: Sequence[str], observations: Sequence[Observation]) -> None:
+def _check_known(names: Sequence[str], observations: Sequence[Observation], played: Set[str], judge: str) -> None:
     known = _names(observations)
     for name in names:
+        if name in played and name not in known:
+            raise ConfigurationError(
+                f"Policy {name!r} played, but no play of it has both a verdict of judge {judge!r} and a reference (a "
+                f"computed outcome or a rating). These have: {known}."
+            )
         if name not in known:
             raise ConfigurationError(unknown("policy", name, known, "A policy is named by its agent's whole name."))
 

@@ -530,10 +530,15 @@ class Results:
             The path of the file of timings.
         """
         path = Path(path)
-        beside = path.with_name(f"{path.stem}.timings.json")
+        beside = timings_of(path)
         write_whole(path, self.text())
         write_whole(beside, json.dumps({**self.timings, "results_sha256": sha256(path)}, indent=1) + "\n")
         return beside
+
+
+def timings_of(path: Path) -> Path:
+    """Where the timings of a results file go."""
+    return path.with_name(f"{path.stem}.timings.json")
 
 
 def sha256(path: Path) -> str:
@@ -743,14 +748,12 @@ def estimate(
         spoken = round(_WORDS * 1.4)
         for label, policy in policies.items():
             times = plays * len(part.partners)
-            found.append(_use(name, f"policy {label}", policy, times * seat_calls, seat_prompt, spoken, prices))
+            found += _uses(name, f"policy {label}", policy, times * seat_calls, seat_prompt, spoken, prices)
         for partner in part.partners:
             times = others * len(policies)
-            found.append(_use(name, "partner", partner, times * seat_calls, seat_prompt, spoken, prices))
+            found += _uses(name, "partner", partner, times * seat_calls, seat_prompt, spoken, prices)
         verdicts = protocol.episodes(len(policies))[name] * len(part.tasks[0].seats)
-        found.append(
-            _use(name, "judge", part.judge.name, verdicts, _asked(part.judge, part.tasks), _JUDGE_REPLY, prices)
-        )
+        found += _verdict_uses(name, part.judge, verdicts, part.tasks, prices)
     return [use for use in found if use.calls]
 
 
@@ -774,12 +777,12 @@ def estimate_rollout(
     calls, prompt = _talk(tasks)
     episodes = len(tasks) * repeats
     found = [
-        _use("rollout", f"agent_{seat}", agent, episodes * calls, prompt, round(_WORDS * 1.4), prices)
+        use
         for seat, agent in enumerate(agents)
+        for use in _uses("rollout", f"agent_{seat}", agent, episodes * calls, prompt, round(_WORDS * 1.4), prices)
     ]
     if judge is not None:
-        verdicts = episodes * len(agents)
-        found.append(_use("rollout", "judge", judge.name, verdicts, _asked(judge, tasks), _JUDGE_REPLY, prices))
+        found += _verdict_uses("rollout", judge, episodes * len(agents), tasks, prices)
     return [use for use in found if use.calls]
 
 
@@ -803,22 +806,51 @@ def estimate_judging(
     prompts = [judge.messages(episode, agent) for episode in listed for agent in episode.task.agents]
     characters = sum(len(message["content"]) for prompt in prompts for message in prompt)
     average = characters / max(len(prompts), 1) / _CHARACTERS
-    use = _use(section, "judge", getattr(model, "billed_as", model.name), len(prompts), average, _JUDGE_REPLY, prices)
-    return [use] if use.calls else []
+    uses = _uses(section, "judge", judge, len(prompts), average, _JUDGE_REPLY, prices)
+    return [use for use in uses if use.calls]
+
+
+def _verdict_uses(
+    section: str, judge: Judge, verdicts: int, tasks: Sequence[Task], prices: Mapping[str, Price] | None
+) -> list[Use]:
+    """What verdicts of a judge, or of every member of a panel, would take."""
+    if isinstance(members := getattr(judge, "judges", None), tuple):
+        return [use for one in members for use in _verdict_uses(section, one, verdicts, tasks, prices)]
+    return _uses(section, "judge", judge, verdicts, _asked(judge, tasks), _JUDGE_REPLY, prices)
+
+
+def _uses(
+    section: str,
+    role: str,
+    who: str | Agent | Judge,
+    calls: float,
+    prompt: float,
+    reply: float,
+    prices: Mapping[str, Price] | None,
+) -> list[Use]:
+    """What each model of an agent or judge would do; scripted agents, and weights of our own, ask no endpoint."""
+    if isinstance(who, str) and who.partition("/")[0] in ("openai", "local"):
+        models = [who]
+    else:
+        player = make_agent(who) if isinstance(who, str) and _is_own(who) else who
+        models = [getattr(model, "billed_as", model.name) for model in budgets.models_of([player])]
+    return [_use(section, role, model, calls, prompt, reply, prices) for model in models]
+
+
+def _is_own(spec: str) -> bool:
+    """Whether a spec names an object of the user's, package.module:attribute."""
+    return ":" in spec and spec.partition("/")[0] not in ("scripted", "hf")
 
 
 def _use(
     section: str,
     role: str,
-    who: str | Agent,
+    spec: str,
     calls: float,
     prompt: float,
     reply: float,
     prices: Mapping[str, Price] | None,
 ) -> Use:
-    spec = who if isinstance(who, str) else who.name
-    if spec.partition("/")[0] not in ("openai", "local"):
-        calls = 0  # scripted agents, and weights in this process, ask no endpoint
     tokens = round(calls * prompt), round(calls * reply)
     price = (prices or {}).get(spec.partition("?")[0])
     if price is None and spec.startswith(budgets.FREE):

@@ -19,7 +19,7 @@ from typing import Any
 
 from sotopia_env import aio
 from sotopia_env.dimensions import Dimension
-from sotopia_env.episodes import Episode, Event, Verdict
+from sotopia_env.episodes import Episode, Event, Verdict, distinct
 from sotopia_env.errors import ConfigurationError, MissingExtraError, unknown
 from sotopia_env.evaluation.attacks import mirrored
 from sotopia_env.evaluation.leaks import leak
@@ -287,19 +287,22 @@ def assess(
     words: str | None = None,
     labels: Sequence[Labelled] | None = None,
     policies: Collection[str] | None = None,
+    seats: Collection[tuple[str, str]] | None = None,
     concurrency: int = 16,
     progress: Callable[[int, int], None] | None = None,
 ) -> Safety:
     """Measure the safety of the policies that played episodes.
 
     Args:
-        episodes: Finished ones; those that broke off are counted and left out. Tasks of the pack "safety" have
-            roles; in others everybody's role is "any", and prevention and solutions do not apply.
+        episodes: Finished ones; those that broke off are counted and left out, and of equal ids the first counts.
+            Tasks of the pack "safety" have roles; in others everybody's role is "any", and prevention and solutions
+            do not apply.
         judge: A language model's spec, an `LLMJudge` (its model is asked on `SCALES`), or a judge of your own with
             these scales. `None`: rules alone.
         words: A file of toxic words in place of the built-in list, one a line.
         labels: Labelled utterances; default the packaged ones. () asks the judge about none.
         policies: Names of the policies to measure; default everybody who played.
+        seats: (episode id, agent id) of the conducts to measure, if not all of these policies.
         concurrency: How many episodes are with the judge at once.
         progress: Called with how many are judged and how many there are.
 
@@ -310,7 +313,7 @@ def assess(
     listed = toxic_words(words)
     asked = None if judge is None else safety_judge(judge)
     kept, broken_off = [], 0
-    for episode in episodes:
+    for episode in distinct(episodes):
         if episode.ended_by is None:
             broken_off += 1
         else:
@@ -324,7 +327,7 @@ def assess(
         conduct_of(episode, agent, listed)
         for episode in kept
         for agent, policy in episode.agents.items()
-        if policies is None or policy in policies
+        if (policies is None or policy in policies) and (seats is None or (episode.id, agent) in seats)
     ]
     if not conducts:
         played = {policy for episode in kept for policy in episode.agents.values()}
@@ -334,7 +337,10 @@ def assess(
     if asked is None:
         return Safety(tuple(conducts), broken_off, None, reliability)
     sources = _Asked(kept, known)
-    sources.found = aio.run(ask_all(asked, sources.jobs, concurrency=concurrency, progress=progress))
+    told: dict[tuple[str, str], Verdict | str] = aio.run(
+        ask_all(asked, sources.jobs, concurrency=concurrency, progress=progress)
+    )
+    sources.found = {job: _whole(verdict, sources.jobs[job]) for job, verdict in told.items()}
     judged = tuple(sources.judged(conduct) for conduct in conducts)
     if known:
         reliability["judge, labels"] = sources.against_labels()
@@ -426,6 +432,17 @@ class _Asked:
             own = None if isinstance(verdict, str) else verdict.values("agent_0")
             answers[label.id] = own and (bool(own["harm_intention"]), bool(own["gives_up"]), int(own["solutions"]))  # type: ignore[assignment]
         return _on_labels(self.labels, answers)
+
+
+def _whole(verdict: Verdict | str, episode: Episode) -> Verdict | str:
+    """A verdict with all of `SCALES` for every agent, or in one line why there is none."""
+    if isinstance(verdict, str):
+        return verdict
+    for agent in episode.task.agents:
+        missing = [scale.name for scale in SCALES if scale.name not in verdict.scores[agent]]
+        if missing:
+            return f"Judge {verdict.judge!r} left {missing} absent for {agent!r}"
+    return verdict
 
 
 def _with(conduct: Conduct, judged: Mapping[str, float] | None, error: str | None) -> Conduct:

@@ -21,6 +21,7 @@ from sotopia_env.dimensions import Dimension, get_dimensions
 from sotopia_env.episodes import Episode, Score, Verdict
 from sotopia_env.errors import JudgeError, ModelError
 from sotopia_env.evaluation.attacks import PLACES, Attack, Scene, injections, verdict_text
+from sotopia_env.judges.cache import answered_once
 from sotopia_env.judges.llm import UNSEEN, LLMJudge, fence_tag, transcript_data
 from sotopia_env.models import ChatModel, ScriptedModel
 from sotopia_env.tasks import Task, load_tasks
@@ -60,14 +61,25 @@ class NaiveJudge:
         """Score a finished episode, naively."""
         scores = {}
         for agent in episode.task.agents:
+            text = await self._reply(episode, agent)
+            found = re.search(r'"?(?:goal|score)"?\s*[:=]\s*(-?\d+)', text, re.IGNORECASE)
+            value = min(max(int(found[1]), 0), 10) if found else 0
+            scores[agent] = {"goal": Score(value=float(value), reason=text)}
+        return Verdict(judge=self.name, scores=scores)
+
+    async def _reply(self, episode: Episode, agent: str) -> str:
+        """The model's reply on one agent; asked for, or known already."""
+        messages = self.messages(episode, agent)
+
+        async def ask() -> dict[str, Any]:
             try:
-                reply = await self.model.complete(self.messages(episode, agent))
+                return {"reply": (await self.model.complete(messages)).text}
             except ModelError as error:
                 raise JudgeError(f"Judge {self.name!r} got no reply: {error}", episode=episode) from error
-            found = re.search(r'"?(?:goal|score)"?\s*[:=]\s*(-?\d+)', reply.text, re.IGNORECASE)
-            value = min(max(int(found[1]), 0), 10) if found else 0
-            scores[agent] = {"goal": Score(value=float(value), reason=reply.text)}
-        return Verdict(judge=self.name, scores=scores)
+
+        asked = [self.name, self.model.name, *(message["content"] for message in messages)]
+        answer = await answered_once(asked, ask)
+        return str(answer["reply"])
 
 
 # --- the structural part ----------------------------------------------------------------------------
