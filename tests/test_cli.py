@@ -444,7 +444,127 @@ def test_a_password_in_a_stores_url_is_never_printed(run):
     assert "s3cret" not in result.stdout + result.stderr
 
 
+# --- outputs ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["judge", "e.jsonl", "--judge", "outcome", "--output", "./e.jsonl"], id="judge, file"),
+        pytest.param(["judge", "runs.db", "--judge", "outcome", "--output", "runs.db"], id="judge, store"),
+        pytest.param(["judge", "sqlite:///runs.db", "--judge", "outcome", "--output", "runs.db"], id="judge, url"),
+        pytest.param(["judge", "e.jsonl", "--judge", "outcome", "--output", "link"], id="judge, symbolic link"),
+        pytest.param(["judge", "e.jsonl", "--judge", "outcome", "--output", "hard"], id="judge, hard link"),
+        pytest.param(["safety", "runs.db", "e.jsonl", "--output", "e.jsonl"], id="safety, file"),
+        pytest.param(["safety", "runs.db", "--output", "runs.db"], id="safety, store"),
+        pytest.param(["safety", "--agent", "random", "--words", "words", "--output", "words"], id="safety, words"),
+        pytest.param(
+            ["safety", "--agent", "random", "--store", "new.db", "--output", "new.db"], id="safety, new store"
+        ),
+        pytest.param(["audit", "e.jsonl", "--judge", "x", "--ratings", "words", "--output", "words"], id="audit"),
+        pytest.param(["audit", "e.jsonl", "--judge", "x", "--output", "o", "--page", "o"], id="audit, both"),
+        pytest.param(["robustness", "--store", "runs.db", "--output", "runs.db"], id="robustness"),
+        pytest.param(["qa", "--policy", "hf/x", "--store", "a", "--output", "a"], id="qa, store"),
+        pytest.param(["qa", "--policy", "hf/x", "--data", "words", "--output", "words"], id="qa, data"),
+        pytest.param([*SMALL, "--store", "runs.db", "--output", "runs.db"], id="rollout, store"),
+        pytest.param(["rollout", "--tasks", "t.jsonl", *PAIR, "--output", "t.jsonl"], id="rollout, tasks"),
+        pytest.param(["play", "--tasks", "t.jsonl", "--output", "t.jsonl"], id="play"),
+        pytest.param(["export", "sqlite:///runs.db", "--format", "jsonl", "--out", "runs.db"], id="export"),
+        pytest.param(["import", "e.jsonl", "--problems", "e.jsonl"], id="import"),
+        pytest.param(["import", "e.jsonl", "--store", "runs.db", "--problems", "runs.db"], id="import, store"),
+        pytest.param(
+            ["generate", "--model", "openai/m", "--n", "1", "--avoid", "t.jsonl", "--output", "t.jsonl"], id="generate"
+        ),
+        pytest.param(["leaderboard", "x.md", "--output", "x.html"], id="leaderboard"),
+        pytest.param(
+            ["benchmark", "--policy", "random", "--store", "b.json", "--output", "b.json"], id="benchmark, store"
+        ),
+        pytest.param(
+            ["benchmark", "--policy", "random", "--section", "outcome", "--output", "b.json"], id="benchmark, timings"
+        ),
+        pytest.param(["report", "run", "--output", "run/samples/bc.html"], id="report"),
+    ],
+)
+def test_no_output_replaces_what_is_read_or_kept_or_another_output(run, tmp_path, arguments):
+    run(*SMALL, "--limit", 2, "--store", "runs.db", "--output", "e.jsonl")
+    write_tasks("t.jsonl", load_tasks("everyday")[:2])
+    for name in ("words", "x.md"):
+        Path(name).write_text("mine")
+    Path("link").symlink_to("e.jsonl")
+    Path("hard").hardlink_to("e.jsonl")
+    Path("b.timings.json").mkdir()
+    Path("run/samples").mkdir(parents=True)
+    Path("run/samples/bc.json").write_text("{}")
+    before = {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
+    line = error_line(run(*arguments, code=1))
+    assert any(word in line for word in ("itself", "are one file", "it be no folder"))
+    assert {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()} == before
+
+
+@pytest.mark.parametrize("command", [[*SMALL], ["judge", "e.jsonl", "--judge", "outcome"], ["play"]])
+def test_an_output_that_cannot_be_written_is_refused_before_anything_is_done(run, command):
+    run(*SMALL, "--output", "e.jsonl")
+    assert "its folder must exist" in error_line(run(*command, "--output", "no/x.jsonl", code=1))
+
+
 # --- judge --------------------------------------------------------------------------------------------
+
+
+def test_a_file_in_which_episodes_stand_twice_is_judged_once_and_says_so(run):
+    run(*SMALL, "--output", "e.jsonl")
+    Path("twice.jsonl").write_text(Path("e.jsonl").read_text() * 2)
+    result = run("judge", "twice.jsonl", "--judge", "outcome", "--output", "judged.jsonl", "-q")
+    assert "6 episodes" in result.stdout
+    assert "twice.jsonl: passed over 6 lines with an episode that stood there before." in result.stderr
+    assert len(list(read_episodes("judged.jsonl"))) == 6
+
+
+def test_nothing_to_judge_is_said(run):
+    Path("empty.jsonl").write_text("")
+    assert "holds no episode that came to an end" in error_line(
+        run("judge", "empty.jsonl", "--judge", "outcome", code=1)
+    )
+
+
+def test_a_seat_without_an_agent_is_named(run):
+    run(*SMALL, "--output", "e.jsonl")
+    record = json.loads(Path("e.jsonl").read_text().splitlines()[0])
+    del record["agents"]["agent_1"]
+    Path("odd.jsonl").write_text(json.dumps(record))
+    line = error_line(run("judge", "odd.jsonl", "--judge", "outcome", code=1))
+    assert "odd.jsonl, line 1 is not an episode: field 'agents': must name a policy for each of" in line
+
+
+@pytest.mark.parametrize("name", ["knowledge", "financial_and_material_benefits"])
+def test_the_one_scale_that_is_asked_for_is_the_reward(run, name):
+    run(*SMALL[:-1], "--judge", "none", "--limit", 1, "--store", "runs.db", "-q")
+    with LoopbackServer(json.dumps({name: {"reason": "because", "score": 5}})) as server:
+        run("judge", "runs.db", "--judge", "openai/j", "--dimension", name, "--base-url", server.base_url, "-q")
+    with EpisodeStore("runs.db") as store:
+        assert [episode.rewards for episode in store.episodes()] == [{"agent_0": 5.0, "agent_1": 5.0}]
+
+
+@pytest.mark.parametrize("status", ["complete", "judge_failed"])
+def test_a_verdict_that_lacks_the_goal_is_kept_and_gives_no_reward_unless_that_was_asked_for(run, write_module, status):
+    module = write_module(
+        "from sotopia_env import ScriptedJudge\n"
+        "def secret(): return ScriptedJudge({a: {'secret': -1} for a in ('agent_0', 'agent_1')}, name='s')\n"
+    )
+    run(*SMALL, "--limit", 1, "--judge", "none", "--output", "e.jsonl")
+    played = [episode.model_copy(update={"status": status}) for episode in read_episodes("e.jsonl")]
+    with EpisodeStore("runs.db") as store:
+        store.add_all(played)
+    asked = ["judge", "runs.db", "--judge", f"{module}:secret", "-q"]
+    assert "absent" in run(*asked, "--reward", "goal", code=1).stderr
+    run(*asked)
+    with EpisodeStore("runs.db") as store:
+        (episode,) = store.episodes()
+    assert episode.verdicts["s"].values("agent_0") == {"secret": -1}
+    assert (episode.rewards, episode.status) == ({}, status)
+    run(*asked, "--again", "--reward", "secret")
+    with EpisodeStore("runs.db") as store:
+        (episode,) = store.episodes()
+    assert (episode.rewards, episode.status) == ({"agent_0": -1.0, "agent_1": -1.0}, "complete")
 
 
 def test_another_judges_verdicts_are_kept_and_shown_side_by_side(run):
