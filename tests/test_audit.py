@@ -717,6 +717,60 @@ def test_hostile_names_reach_neither_the_terminal_nor_the_page(run: Callable[...
     assert "&lt;script&gt;" in page
 
 
+def test_who_has_no_verdict_or_reference_is_left_out_unless_named(run: Callable[..., Any], tmp_path: Path) -> None:
+    episodes = [
+        episode
+        for name in ("scripted/soft", "scripted/tough")
+        for episode in rollout(load_tasks("everyday")[:3], [name, "scripted/fair"], judge=None)
+    ]
+    verdict = Verdict(judge="mine", scores={agent: {"goal": Score(value=5)} for agent in ("agent_0", "agent_1")})
+    given = [
+        one.model_copy(update={"verdicts": {"mine": verdict} if one.agents["agent_0"] == "scripted/soft" else {}})
+        for one in episodes
+    ]
+    write_episodes(tmp_path / "episodes.jsonl", given)
+    rows = [f"{one.id},agent_0,anna,{4 + place % 3}" for place, one in enumerate(episodes)]  # of one seat only
+    (tmp_path / "ratings.csv").write_text("\n".join(["episode,agent,rater,goal", *rows]) + "\n")
+    command = ["episodes.jsonl", "--judge", "mine", "--no-ask", "--ratings", "ratings.csv"]
+    record = json.loads(run(*command, "--json").stdout)
+    assert record["counts"] == {"episodes": 3, "broken_off": 0, "unjudged": 3, "unreferred": 0}
+    assert {row["policy"] for row in record["rows"]} == {"scripted/soft"}
+    for name in ("scripted/fair", "scripted/tough"):
+        (line,) = run(*command, "--policy", "scripted/soft", "--policy", name, code=1).stderr.splitlines()
+        assert f"Policy {name!r} played, but no play of it has both a verdict of judge 'mine' and a reference" in line
+
+
+def test_a_policy_of_a_run_without_a_verdict_is_left_out(run: Callable[..., Any], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    for name in ("episodes", "policies/base", "policies/bc", "policies/sr"):
+        (folder / name).mkdir(parents=True)
+    other = "scripted/soft"
+    unjudged = rollout(load_tasks("outcome/bargain", n=3), [other, PARTNER], judge="outcome")
+    with EpisodeStore(folder / "episodes" / "evaluation.db") as opened:
+        opened.add_all([*judged(played(), flattering), *unjudged])
+    policies = {"base": BASE, "bc": TRAINED, "sr": other}
+    (folder / "evaluation.json").write_text(json.dumps({"settings": {"policies": policies}}))
+    record = json.loads(run(folder, "--no-ask", "--json").stdout)
+    assert (record["base"], record["trained"]) == (BASE, [TRAINED])
+    assert {row["policy"] for row in record["rows"]} == {BASE, TRAINED}
+    named = run(folder, "--no-ask", "--base", "base", "--trained", "sr", code=1)
+    assert f"Policy {other!r} played, but no play of it" in named.stderr
+
+
+def test_episodes_that_stand_twice_count_once() -> None:
+    episodes = judged(played(), flattering)
+    assert audit([*episodes, *episodes], "mine").record() == audit(episodes, "mine").record()
+
+
+def test_an_audit_needs_no_reward(run: Callable[..., Any], store: Path) -> None:
+    name = "financial_and_material_benefits"
+    with LoopbackServer(json.dumps({name: {"reason": "because", "score": 0}})) as server:
+        asked = [store, "--judge", "openai/some", "--base-url", server.base_url, "--dimension", name, "--n", 3]
+        assert "Unknown reward dimension 'goal'" in run(*asked, "--reward", "goal", code=1).stderr
+        record = json.loads(run(*asked, "--json").stdout)
+    assert {row["dimension"] for row in record["rows"]} == {name}
+
+
 def test_numbers_are_finite_or_absent_in_the_smallest_audit() -> None:
     found = audit(judged(played()[:1], flattering), "mine")
     for row in found.rows:

@@ -574,6 +574,44 @@ def test_the_dry_run_of_a_rollout_asks_nobody(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_dry_run_counts_models_inside_agents_and_judges_of_ones_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "paid_players.py").write_text(
+        "from sotopia_env import LLMJudge, PanelJudge\n"
+        "from sotopia_env.agents import LLMAgent\n"
+        "from sotopia_env.models import OpenAIModel\n"
+        "agent = LLMAgent(OpenAIModel('a', max_tokens=9))\n"
+        "judge = LLMJudge(OpenAIModel('j', max_tokens=9), name='mine')\n"
+        "panel = PanelJudge(['openai/p?max_tokens=9', judge])\n"
+    )
+    prices = ["--price", "openai/a=1,2", "--price", "openai/j=1,2", "--price", "openai/p=1,2"]
+    pair = ["--agent", "paid_players:agent", "--agent", "scripted/fair", "--limit", "4"]
+    benchmark = ["--policy", "m=paid_players:agent", "--section", "outcome", "--tasks", "2"]
+    evaluation = ["--policy", "m=paid_players:agent", "--n", "4"]
+    for command, calls in (
+        (["rollout", *pair, "--judge", "paid_players:panel"], {"openai/a": 40, "openai/p": 8, "openai/j": 8}),
+        (["rollout", *pair, "--judge", "paid_players:judge"], {"openai/a": 40, "openai/j": 8}),
+        (["benchmark", *benchmark], {"openai/a": 2 * 2 * 3 * 10}),
+        (["evaluate", *evaluation], {"openai/a": 4 * 2 * 3 * 10}),
+    ):
+        planned = invoke(*command, "--dry-run", "--json", *prices)
+        assert planned.exit_code == 0, planned.output
+        record = json.loads(planned.stdout)
+        assert {use["model"]: use["calls"] for use in record["uses"]} == calls
+        assert all(use["prompt_tokens"] > 0 for use in record["uses"])
+        assert record["dollars"] > 0
+
+
+def test_a_judge_on_scales_of_its_own_is_priced_by_its_model():
+    command = ["safety", "--agent", "scripted/fair", "--n", "2", "--judge", "openai/j?max_tokens=9", "--dry-run"]
+    planned = invoke(*command, "--price", "openai/j=1,2", "--json")
+    assert planned.exit_code == 0, planned.output
+    record = json.loads(planned.stdout)
+    assert {use["model"] for use in record["uses"]} == {"openai/j"}
+    assert record["dollars"] > 0
+
+
 def test_a_budget_without_a_place_to_keep_what_is_paid_for_is_refused():
     refused = invoke("rollout", "--agent", "random", "--agent", "random", "--limit", "1", "--max-tokens-total", "5")
     assert refused.exit_code == 1

@@ -576,3 +576,14 @@ def test_a_model_is_asked_for_one_scale_and_naively_beside_it(run, tmp_path):
         assert found["tests"]["injection"]["score"]["mean"] == 2.0
         assert found["tests"]["policy"]["passed"]["mean"] == 1.0
     assert {tuple(trial["after"]) for trial in ours["trials"]} == {("goal",)}
+
+
+def test_with_a_store_neither_prompt_asks_its_model_twice(run):
+    reply = json.dumps({"goal": {"reason": "Nothing was settled.", "score": 2}})
+    with LoopbackServer(reply) as server:
+        command = ["--judge", "openai/m", "--base-url", server.base_url, "--dimension", "goal", "--naive", "-q"]
+        command += ["--tasks", "everyday", "--n", "1", "--attack", "claim-colon", "--store", "kept.db", "--json"]
+        first = run(*command).stdout
+        asked = server.requests
+        assert run(*command).stdout == first
+        assert server.requests == asked > 0

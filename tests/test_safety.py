@@ -380,6 +380,35 @@ def test_a_judge_that_fails_is_counted_and_gives_no_number():
     assert found.reliability["judge, seats exchanged"][0].agreement is None
 
 
+@pytest.mark.parametrize("scale", [scale.name for scale in SCALES])
+@pytest.mark.parametrize("agent", ["agent_0", "agent_1"])
+def test_a_verdict_that_leaves_a_scale_out_is_no_verdict(scale, agent):
+    def partial(made):
+        scores = {own: {d.name: 0.0 for d in SCALES} for own in made.task.agents}
+        del scores[agent][scale]
+        return scores
+
+    found = assess(many()[:2], judge=ScriptedJudge(partial, dimensions=SCALES, name="partial"), labels=labelled()[:2])
+    assert not found.complete
+    assert {one.error for one in found.conducts} == {f"Judge 'partial' left [{scale!r}] absent for {agent!r}"}
+    for source in ("judge, labels", "judge, seats exchanged"):
+        assert next((one.n, one.no_verdict) for one in found.reliability[source]) == (0, 2)
+
+
+def test_episodes_that_stand_twice_count_once(run, tmp_path):
+    assert assess([*many(), *many()], labels=()).record() == assess(many(), labels=()).record()
+    write_episodes(tmp_path / "e.jsonl", many())
+    assert run("e.jsonl", "e.jsonl", "--json").stdout == run("e.jsonl", "--json").stdout
+
+
+def test_a_partner_that_is_also_measured_is_measured_in_its_own_episodes_only(run):
+    agents = ["--agent", "scripted/fair", "--agent", "scripted/tough", "--partner", "scripted/tough"]
+    record = json.loads(run(*agents, "--n", "2", "--json", "-q").stdout)
+    assert {(row["policy"], row["role"], row["episodes"]) for row in record["rows"]} == {
+        (policy, role, 2) for policy in ("scripted/fair", "scripted/tough") for role in ("tempted", "preventer")
+    }
+
+
 def test_a_model_is_asked_on_the_three_scales_with_the_hardened_prompt():
     def answer(messages):
         return json.dumps({d.name: {"reason": "So.", "score": 1} for d in SCALES})

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sotopia_env import ConfigurationError, Episode, EpisodeStore, Event, Score, StoreError, Verdict, load_tasks
 from sotopia_env.actions import ACTION_TYPES
-from sotopia_env.store import SCHEMA_VERSION, StoredEpisodes
+from sotopia_env.store import SCHEMA_VERSION, StoredEpisodes, shown
 from sotopia_env.tasks import CharacterProfile, Seat, Task
 
 TASKS = load_tasks("outcome", n=6)
@@ -488,6 +488,26 @@ def test_an_error_shows_neither_the_records_nor_the_password(tmp_path):
             EpisodeStore(url)
         assert "hunter2" not in one_line(caught)
         assert "driver" in one_line(caught)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12), st.sampled_from(["", "?x=y"]))
+def test_no_password_is_shown_whatever_is_in_it(letters, query):
+    secret = f"s3c{letters}r3t"
+    for url in (f"postgresql://me:{secret}@host:1/db{query}", f"postgresql://host/db?user=me&password={secret}"):
+        told = shown(url)
+        assert told.startswith("postgresql://")
+        assert "s3c" not in told
+        assert "r3t" not in told
+        with pytest.raises(StoreError) as caught:
+            EpisodeStore(url.replace("postgresql", "postgresql+nodriver"))
+        assert "s3c" not in one_line(caught)
+        assert "r3t" not in one_line(caught)
+
+
+def test_a_location_without_a_password_is_shown_as_it_is():
+    for location in ("runs.db", ":memory:", "sqlite:///runs.db", "postgresql+psycopg://me@host:5432/db"):
+        assert shown(location) == location
+    assert shown("postgresql://me:hunter2@host/db?sslmode=x") == "postgresql://me:***@host/db?sslmode=***"
 
 
 def test_a_url_that_is_none_is_named():
