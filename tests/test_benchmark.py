@@ -374,6 +374,17 @@ def test_other_text_is_refused_in_one_line(tmp_path, text):
     assert "\n" not in str(caught.value)
 
 
+def test_a_judge_of_somebody_elses_may_have_another_scale_of_that_name(saved):
+    record = json.loads(saved.read_text())
+    rehashed(record, lambda p: p["sections"]["outcome"].update(judge="mine"))
+    record["sections"]["outcome"]["settings"]["judge"] = "mine"
+    row(record)["measures"]["goal"][0] = 88
+    saved.write_text(json.dumps(record))
+    assert (
+        max(play.measures["goal"] for play in load_results(saved).evaluations["outcome"].plays["fair", "outcome"]) == 88
+    )
+
+
 def test_numbers_that_are_not_finite_are_refused(saved):
     text = saved.read_text()
     saved.write_text(re.sub(r'"goal":\[[^,]+,', '"goal":[1e999,', text))
