@@ -829,6 +829,12 @@ def test_the_table_is_shown_even_if_saving_fails(run: Any, monkeypatch: pytest.M
     assert line.startswith("error: --output 'e.json' could not be written: OSError: [Errno 28] No space left")
 
 
+def test_an_evaluation_shows_its_settings_and_not_its_thousands_of_plays() -> None:
+    found = evaluate({"mine": "scripted/fair"}, {"t": load_tasks("outcome/bargain", n=2)}, HELD_OUT)
+    assert "scripted/fair" in repr(found)
+    assert "Play(" not in repr(found)
+
+
 def test_a_label_is_what_stands_before_the_first_equals_sign_and_options_are_the_specs() -> None:
     texts = ["bc=hf/runs/bc", "hot=openai/m?temperature=0.7", "openai/m?temperature=0.7", "scripted/fair"]
     assert read_policies(texts) == {

@@ -346,7 +346,7 @@ class Evaluation(Table):
         settings: Partners, judge, seed and whatever else must be the same for numbers to compare.
     """
 
-    plays: dict[Row, tuple[Play, ...]]
+    plays: dict[Row, tuple[Play, ...]] = field(repr=False)  # thousands of them
     failed: dict[Row, Failures]
     settings: dict[str, Any]
 
