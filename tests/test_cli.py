@@ -483,6 +483,8 @@ def test_a_password_in_a_stores_url_is_never_printed(run):
             ["benchmark", "--policy", "random", "--section", "outcome", "--output", "b.json"], id="benchmark, timings"
         ),
         pytest.param(["report", "run", "--output", "run/samples/bc.html"], id="report"),
+        pytest.param(["evaluate", "--policy", "random", "--tasks", "t.jsonl", "--output", "t.jsonl"], id="evaluate"),
+        pytest.param(["evaluate", "--policy", "random", "--store", "e.db", "--output", "e.db"], id="evaluate, store"),
     ],
 )
 def test_no_output_replaces_what_is_read_or_kept_or_another_output(run, tmp_path, arguments):

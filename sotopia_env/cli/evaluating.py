@@ -72,6 +72,7 @@ def run(
     named = read_policies(policies)
     chosen = choose_tasks(tasks, split=split, n=n, seed=seed)
     _check_output(output)
+    common.check_outputs({"--output": output}, {"--tasks": tasks, "--store": store})
     made_judge = common.make_judge(judge, judge_base_url or base_url)
     if made_judge is None:
         raise ConfigurationError("--judge 'none' gives no verdicts. Use outcome, openai/<model> or local/<model>.")
