@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from harness import machine, make_parser, positive, publish
 
 import sotopia_env
 from sotopia_env.agents.hf import HFAgent
-from sotopia_env.evaluation import evaluate
+from sotopia_env.evaluation import Evaluation, evaluate
 from sotopia_env.evaluation.policies import held_out_tasks
 from sotopia_env.specs import make_agent
 from sotopia_env.trainers.behavior_cloning import train
@@ -74,6 +75,21 @@ def learned(preset: Preset, folder: Path, seed: int) -> dict[str, tuple[Path, fl
     return made
 
 
+def detail(found: Evaluation, policy: str, families: Iterable[str]) -> tuple[dict[str, str], str]:
+    """The goal in every family, and how many of its deals brought a policy no more than none would have."""
+    parts = {}
+    for family in families:
+
+        def plays(play: Any, family: str = family) -> bool:
+            return bool(play.family == family)
+
+        goal = found.estimate(policy, "goal", "seen-wording", where=plays)
+        assert goal is not None
+        parts[family] = goal.text()
+    deals = [play for play in found.plays[policy, "seen-wording"] if play.measures["agreement"] == 1]
+    return parts, f"{sum(play.measures['goal'] <= 1 for play in deals)} of {len(deals)}"
+
+
 def main() -> None:
     parser = make_parser(__doc__, sotopia=False)
     parser.add_argument("--minutes", type=float, action="append", help="budget (default 3, 10, 20 and 30)")
@@ -100,22 +116,32 @@ def main() -> None:
     )
     expert = found.estimate("expert", "goal", "seen-wording")
     assert expert is not None
-    rows, data = [], {"expert": expert.record()}
+    rows: list[list[Any]] = []
+    data: dict[str, Any] = {"expert": expert.record()}
     for label, (budget, minutes) in taken.items():
         goal = found.estimate(label, "goal", "seen-wording")
         assert goal is not None
         share = f"{goal.mean / expert.mean:.0%}"
-        rows.append([label.partition(",")[0], f"{budget:g}", f"{minutes:.1f}", goal.text(), share])
-        data[label] = {"budget": budget, "minutes": minutes, **goal.record()}
+        parts, worthless = detail(found, label, quick.tasks.families)
+        rows.append(
+            [label.partition(",")[0], f"{budget:g}", f"{minutes:.1f}", goal.text(), share, *parts.values(), worthless]
+        )
+        data[label] = {"budget": budget, "minutes": minutes, **goal.record(), **parts, "deals without gain": worthless}
+    parts, worthless = detail(found, "expert", quick.tasks.families)
+    rows.append(["expert", "", "", expert.text(), "100%", *parts.values(), worthless])
     publish(
         "learning_curve",
         "Goal against training minutes",
-        ["policy", "budget", "core minutes", "goal", "of the expert"],
+        [
+            *("policy", "budget", "core minutes", "goal", "of the expert"),
+            *(f"on {family}" for family in quick.tasks.families),
+            "deals without gain",
+        ],
         rows,
         [
             f"Training seed {arguments.seed}; {len(tasks)} unseen validation tasks in seen wording, from both seats "
             f"against {', '.join(quick.evaluation.partners)}; intervals: 95%, Student's t over tasks. The expert: "
-            f"{expert.text()}.",
+            f"{expert.text()}. Deals without gain: of those that it made, from which it has a goal of 1 or less.",
             "The budget is for the whole run on two cores, with all its policies and evaluation; core minutes are "
             "the processor time of this policy alone, from the base on, with one thread.",
         ],
