@@ -507,6 +507,7 @@ def test_no_output_replaces_what_is_read_or_kept_or_another_output(run, tmp_path
 def test_an_output_that_cannot_be_written_is_refused_before_anything_is_done(run, command):
     run(*SMALL, "--output", "e.jsonl")
     assert "its folder must exist" in error_line(run(*command, "--output", "no/x.jsonl", code=1))
+    assert "cannot be written (OSError" in error_line(run(*command, "--output", "x" * 256, code=1))
 
 
 # --- judge --------------------------------------------------------------------------------------------

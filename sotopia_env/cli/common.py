@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from sotopia_env.errors import ConfigurationError, unknown
+from sotopia_env.errors import ConfigurationError, one_line, unknown
 
 if TYPE_CHECKING:
     from sotopia_env.judges.base import Judge, Reward
@@ -243,10 +244,12 @@ def check_outputs(
     """
     given = {name: Path(path) for name, path in outputs.items() if path is not None}
     for name, path in given.items():
-        if path.is_dir() or not path.parent.is_dir():
+        if os.path.isdir(path) or not os.path.isdir(path.parent):  # which a name that is too long does not break
             raise ConfigurationError(
                 f"{name} {str(path)!r} cannot be written: its folder must exist, and it be no folder."
             )
+        if os.path.isfile(path) or not os.path.exists(path):  # a pipe or device is written to as it is
+            check_file(name, path)
         for what, places in inputs.items():
             listed = [places] if isinstance(places, (str, Path)) else places or ()
             if any(overwrites(path, place) for place in listed):
@@ -256,6 +259,23 @@ def check_outputs(
     for (name, path), (other, second) in itertools.combinations(given.items(), 2):
         if overwrites(path, second):
             raise ConfigurationError(f"{name} and {other} are one file, {str(path)!r}. Choose two names.")
+
+
+def check_file(name: str, path: Path) -> None:
+    """Refuse an output that cannot be written, or would replace something else than a file; tries it.
+
+    Raises:
+        ConfigurationError: If it is so.
+    """
+    from sotopia_env.evaluation.results import check_writable
+
+    try:
+        check_writable(path)
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        raise ConfigurationError(
+            f"{name} {str(path)!r} cannot be written ({one_line(error)}). Name a file in a folder that you may "
+            "write to."
+        ) from error
 
 
 def overwrites(path: Path, place: str | Path) -> bool:

@@ -71,7 +71,8 @@ def run(
 
     named = read_policies(policies)
     chosen = choose_tasks(tasks, split=split, n=n, seed=seed)
-    _check_output(output)
+    if output is not None:
+        common.check_file("--output", Path(output))
     common.check_outputs({"--output": output}, {"--tasks": tasks, "--store": store})
     made_judge = common.make_judge(judge, judge_base_url or base_url)
     if made_judge is None:
@@ -230,20 +231,6 @@ def choose_tasks(tasks: Sequence[str], *, split: str | None, n: int, seed: int) 
                 f"{packs!r} have no tasks" + (f" in split {part!r}" if part else "") + ". See `sotopia-env tasks list`."
             )
     return chosen
-
-
-def _check_output(output: str | None) -> None:
-    """Refuse a file that cannot be written before anything is played."""
-    from sotopia_env.evaluation.results import check_writable
-
-    if output is None:
-        return
-    try:
-        check_writable(Path(output))
-    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
-        raise ConfigurationError(
-            f"--output {output!r} cannot be written ({one_line(error)}). Name a file in a folder that you may write to."
-        ) from error
 
 
 # --- what is shown ------------------------------------------------------------------------------------
