@@ -35,6 +35,7 @@ from sotopia_env.trainers.filters import FILTERS, threshold
 from sotopia_env.trainers.pi import POLICIES, Run, beside
 from sotopia_env.trainers.plan import JUDGE_REPLY, plan
 from sotopia_env.trainers.settings import PRESETS, load_preset
+from sotopia_env.trainers.tiny import build
 
 MICRO = """
 description = "as small as it gets"
@@ -528,6 +529,46 @@ def test_hosted_expert_judge_and_partner_take_part_by_their_specs_as_the_plan_sa
     assert found.dollars > 0
     assert read(tmp_path / "run", "filters/expert.json")["judge"] == "openai/judge?temperature=0"
     assert all("reward" in row for row in read(tmp_path / "run")["policies"])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft reads the old name
+def test_the_paper_preset_runs_to_its_end_without_a_gpu_on_a_small_base_and_served_models(tmp_path, monkeypatch):
+    base = build(tmp_path / "base", load_preset("quick").base.tiny).output
+    fewer = {f"{part}.{name}": 2 for part in ("expert", "sr") for name in ("tasks", "repeats")}
+    fewer |= {
+        f"{part}.training.{name}": n for part in ("bc", "sr") for name, n in (("epochs", 1), ("max_length", 1024))
+    }
+    changes = {
+        "needs.gpu": False,
+        "base.model": str(base),
+        "tasks.pack": "outcome",  # which the small base has words for; the judge is asked all the same
+        "tasks.families": ["bargain"],
+        "evaluation.tasks": 1,
+        "play.max_turns": 6,
+        "play.max_tokens": 40,
+        **fewer,
+    }
+    usual = load_preset("paper")
+
+    def served(request):
+        is_judge = request["model"] == "gpt-4o" and request.get("temperature") == 0
+        return hosted({**request, "model": "judge" if is_judge else "teacher"})
+
+    with LoopbackServer(served) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-not-to-be-kept")
+        told("paper", tmp_path / "run", **changes)
+    report = read(tmp_path / "run")
+    assert {row["policy"] for row in report["policies"]} >= {*LABELS}
+    assert all(row["goal"]["n"] == 6 for row in report["policies"])
+    training = read(tmp_path / "run", "policies/bc/training.json")
+    assert training["settings"]["method"] == usual.bc.training.method == "qlora"
+    assert training["settings"]["form"] == "paper"
+    assert read(tmp_path / "run", "policies/bc/adapter_config.json")["r"] == 8
+    assert read(tmp_path / "run", "filters/expert.json")["judge"] == usual.judge.agent
+    kept = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert not [path for path in kept if b"sk-not-to-be-kept" in path.read_bytes()]
 
 
 # --- refused --------------------------------------------------------------------------------------------
