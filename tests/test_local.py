@@ -17,7 +17,8 @@ import sotopia_env
 from sotopia_env import ConfigurationError, Dimension, LLMJudge, MissingExtraError, ModelError, Task, aio, local
 from sotopia_env.agents import LLMAgent
 from sotopia_env.local import LocalModel, local_model
-from sotopia_env.models import usage_scope
+from sotopia_env.models import OpenAIModel, usage_scope
+from sotopia_env.specs import make_judge
 
 pytest.importorskip("xllamacpp")
 
@@ -209,6 +210,14 @@ def test_smollm2_plays_and_judges_a_whole_episode(smollm2):
     assert set(rewards.values()) <= {0.0, 1.0, 2.0, 3.0}
     assert env.episode().status == "complete"
     assert env.episode().verdicts["small"].details["model"] == judge.model.name
+
+
+def test_verdicts_of_a_model_in_this_process_wait_for_each_other_without_a_limit_unless_one_is_given():
+    model = LocalModel(local.smollm2_path())
+    assert LLMJudge(model).timeout is None
+    assert make_judge("local/smollm2").timeout is None
+    assert LLMJudge(model, timeout=5).timeout == 5
+    assert LLMJudge(OpenAIModel("m", base_url="http://127.0.0.1:1/v1")).timeout == 600
 
 
 def test_smollm2_plays_and_judges_ten_episodes_through_a_rollout():

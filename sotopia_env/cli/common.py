@@ -193,7 +193,9 @@ def make_judge(spec: str, base_url: str | None, dimensions: Sequence[str] = ()) 
 
     made = None if spec == "none" else specs.make_judge(spec, base_url=base_url)
     if dimensions and isinstance(made, LLMJudge):
-        return LLMJudge(made.model, dimensions=dimensions, name=f"{made.name} on {', '.join(dimensions)}")
+        return LLMJudge(
+            made.model, dimensions=dimensions, name=f"{made.name} on {', '.join(dimensions)}", timeout=made.timeout
+        )
     return made
 
 

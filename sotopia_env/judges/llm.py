@@ -14,6 +14,7 @@ import hashlib
 import json
 import re
 from collections.abc import Coroutine, Iterable, Sequence
+from types import EllipsisType
 from typing import Any, TypeVar
 
 from sotopia_env.conversation import backgrounds
@@ -74,7 +75,8 @@ class LLMJudge:
         dimensions: Names of the seven, or `Dimension` objects of your own; `None` for the seven.
         name: Recorded in verdicts. Default: of a spec the model's name, such as "openai/gpt-4o"; of a model
             "llm/" and its name.
-        timeout: Seconds for the whole verdict, repeated calls included; `None` for no limit.
+        timeout: Seconds for the whole verdict, repeated calls included; `None` for no limit. Default: 600, but no limit
+            for a model inside this process, which answers two calls at a time: the others wait for each other.
 
     Raises:
         ConfigurationError: For an unknown dimension or spec.
@@ -86,12 +88,14 @@ class LLMJudge:
         *,
         dimensions: Sequence[str | Dimension] | None = None,
         name: str | None = None,
-        timeout: float | None = 600.0,
+        timeout: float | EllipsisType | None = ...,
     ) -> None:
         spec = model if isinstance(model, str) else None
         self.model: ChatModel = _model_of(model) if isinstance(model, str) else model
         self.dimensions = get_dimensions(dimensions)
         self.name = name or (self.model.name if spec else f"llm/{self.model.name}")
+        if timeout is ...:
+            timeout = None if _is_in_process(self.model) else 600.0
         if timeout is not None and not timeout > 0:
             raise ConfigurationError(f"timeout is {timeout!r}, but must be a number of seconds above 0, or None.")
         self.timeout = timeout
@@ -202,6 +206,12 @@ async def together(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _is_in_process(model: ChatModel) -> bool:
+    from sotopia_env.local import LocalModel
+
+    return isinstance(model, LocalModel)
 
 
 def _model_of(spec: str) -> ChatModel:
