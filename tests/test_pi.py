@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 from sotopia_env.cli import app
 from sotopia_env.cli.learning import read_minutes, read_setting, read_tasks
 from sotopia_env.dimensions import DIMENSIONS
+from sotopia_env.episodes import dump_json
 from sotopia_env.errors import ConfigurationError, JudgeError
 from sotopia_env.evaluation import Evaluation
 from sotopia_env.loopback import LoopbackServer
@@ -476,6 +477,16 @@ def test_a_process_killed_inside_training_goes_on_from_its_checkpoint(finished, 
     assert (folder / "report.json").read_bytes() == (through / "report.json").read_bytes()
 
 
+def plain(episode):
+    return json.loads(dump_json(episode))
+
+
+def questions(record):
+    """What the judge was asked about an episode."""
+    details = record["verdicts"]["openai/judge?temperature=0"]["details"]
+    return [call["prompt"] for calls in details["calls"].values() for call in calls]
+
+
 def episodes(folder, name):
     with EpisodeStore(folder / "episodes" / name) as store:
         return list(store.episodes())
@@ -522,15 +533,14 @@ def test_hosted_expert_judge_and_partner_take_part_by_their_specs_as_the_plan_sa
     found = plan(load_preset(micro, changes))
     done = read(tmp_path / "run", "manifest.json")["stages"]
     assert [step.stage for step in found.steps[:5]] == list(done)[:5]
-    played = [
-        one for store in (tmp_path / "run/episodes").glob("*.db") for one in episodes(tmp_path / "run", store.name)
-    ]
+    stores = [episodes(tmp_path / "run", store.name) for store in (tmp_path / "run/episodes").glob("*.db")]
     samples = [one for file in (tmp_path / "run/samples").glob("*.json") for one in json.loads(file.read_text())]
+    by_store = [[question for one in store for question in questions(plain(one))] for store in stores]
+    apart = [question for one in samples for question in questions(one)]
     planned = sum(use.calls for step in found.steps for use in step.uses if use.role == "judge")
-    assert planned == 2 * (len(played) + len(samples))
-    assert (
-        0.7 * planned < asked["judge"] <= planned
-    )  # talks that come out alike, as of one who leaves at once, cost once
+    assert planned == sum(map(len, by_store)) + len(apart)
+    # A store keeps answers by question: talks that come out alike, as of one who leaves at once, are judged once.
+    assert asked["judge"] == sum(len(set(asked_there)) for asked_there in by_store) + len(apart)
     assert asked["teacher"] > 2 * 6
     assert asked["partner"] > 0
     assert {body.get("temperature") for body in bodies if body["model"] == "judge"} == {0}
